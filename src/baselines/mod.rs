@@ -1,0 +1,3 @@
+//! The methods that RAGAR is compared with.
+
+pub mod stable_diffusion;

@@ -1,0 +1,1 @@
+//! Stable Diffusion from caption and keywords.

@@ -1,0 +1,1 @@
+//! Recall, NDCG, rank change.

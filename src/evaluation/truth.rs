@@ -1,0 +1,1 @@
+//! Truth scores of the sticker benchmark.

@@ -1,0 +1,1 @@
+//! Content-addressed feature store.

@@ -1,0 +1,1 @@
+//! Keywords and summary by the language model.

@@ -1,0 +1,1 @@
+//! Preference prompt and its hidden states.

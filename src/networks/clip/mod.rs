@@ -1,0 +1,5 @@
+//! clip.
+
+pub mod config;
+pub mod text;
+pub mod vision;

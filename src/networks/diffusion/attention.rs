@@ -1,0 +1,1 @@
+//! UNet transformer blocks.

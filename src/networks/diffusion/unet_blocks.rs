@@ -1,0 +1,1 @@
+//! Down, mid and up blocks.

@@ -1,0 +1,6 @@
+//! llama.
+
+pub mod block;
+pub mod cache;
+pub mod config;
+pub mod model;

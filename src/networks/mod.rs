@@ -1,0 +1,7 @@
+//! The networks as Burn modules, in the hub's architectures and under its names. No file access.
+
+pub mod blip2;
+pub mod clip;
+pub mod diffusion;
+pub mod llama;
+pub mod scheduler;

@@ -1,0 +1,4 @@
+//! scheduler.
+
+pub mod config;
+pub mod ddim;

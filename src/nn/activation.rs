@@ -1,0 +1,1 @@
+//! Activations by their Hugging Face names.

@@ -1,0 +1,7 @@
+//! Building blocks shared by the networks. No network, no file.
+
+pub mod activation;
+pub mod attention;
+pub mod lora;
+pub mod rotary;
+pub mod timestep;

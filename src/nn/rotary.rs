@@ -1,0 +1,1 @@
+//! Half-split rotary position embeddings.

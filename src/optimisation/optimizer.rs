@@ -1,0 +1,1 @@
+//! AdamW with global-norm clipping.

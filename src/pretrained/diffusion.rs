@@ -1,0 +1,1 @@
+//! Stable Diffusion pipeline from a hub folder.

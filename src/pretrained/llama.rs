@@ -1,0 +1,1 @@
+//! Llama from a hub folder.

@@ -1,0 +1,7 @@
+//! Where a network meets a file: hub folders in, loaded networks out.
+
+pub mod blip2;
+pub mod clip;
+pub mod diffusion;
+pub mod folder;
+pub mod llama;

@@ -1,0 +1,1 @@
+//! Item graphs and propagation.

@@ -1,0 +1,1 @@
+//! Exploration around the conditioning.

@@ -1,0 +1,1 @@
+//! Keyword lists: parsing and pooling.

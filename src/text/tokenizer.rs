@@ -1,0 +1,1 @@
+//! Tokenisers in Hugging Face layout.

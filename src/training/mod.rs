@@ -1,0 +1,4 @@
+//! Training of the ranking model and of the preference model.
+
+pub mod preference;
+pub mod recommender;

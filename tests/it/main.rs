@@ -1,0 +1,25 @@
+//! One test binary; a module per concern.
+
+mod blip2;
+mod captioner;
+mod checkpoint;
+mod cli;
+mod clip;
+mod configs;
+mod data;
+mod demo;
+mod diffusion;
+mod evaluation;
+mod features;
+mod generation;
+mod layers;
+mod llama;
+mod mapper;
+mod micro;
+mod pretraining;
+mod reflection;
+mod retrieval;
+mod scheduler;
+mod stickers;
+mod support;
+mod text;
