@@ -1,1 +1,320 @@
-//! Checkpoint contract.
+//! Checkpoints that are whole or absent.
+//!
+//! `step-N.tmp/` is written and synced file by file, then its manifest (sha256 and size of each file),
+//! then the folder is renamed. Resuming takes the newest one whose manifest verifies.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, TensorData};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::parameters::NamedTensors;
+
+const SCHEMA: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+
+/// What a training loop needs to go on as if it had never stopped.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Checkpoint {
+    /// Steps taken.
+    pub step: usize,
+    /// Groups of tensors, one file each: `parameters`, `optimizer`, `average`, …
+    pub tensors: BTreeMap<String, NamedTensors>,
+    /// Anything else: running statistics, the best score so far.
+    pub values: serde_json::Value,
+}
+
+impl Checkpoint {
+    /// The group `name`, empty when it was not saved.
+    pub fn group(&self, name: &str) -> NamedTensors {
+        self.tensors.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// A checkpoint that cannot be written or taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The run was configured otherwise.
+    #[error(
+        "{path} was written under another configuration ({found}, now {expected}): \
+         restore the configuration, or start in a new folder"
+    )]
+    Configuration {
+        path: PathBuf,
+        expected: String,
+        found: String,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    schema: u32,
+    step: usize,
+    configuration: String,
+    files: BTreeMap<String, FileEntry>,
+    values: serde_json::Value,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FileEntry {
+    size: u64,
+    sha256: String,
+}
+
+/// The checkpoints of one run: `<root>/step-N/`.
+#[derive(Debug, Clone)]
+pub struct CheckpointStore {
+    root: PathBuf,
+    configuration: String,
+    keep: usize,
+}
+
+impl CheckpointStore {
+    /// Checkpoints under `root`, the newest `keep` (at least two) kept, of a run whose configuration
+    /// serialises to `configuration`.
+    pub fn new(root: &Path, configuration: &impl Serialize, keep: usize) -> Self {
+        let text = serde_json::to_string(configuration).unwrap_or_default();
+        Self {
+            root: root.to_path_buf(),
+            configuration: hex(&Sha256::digest(text.as_bytes()))[..16].to_string(),
+            keep: keep.max(2),
+        }
+    }
+
+    /// Writes `checkpoint` and removes the oldest ones beyond those kept.
+    ///
+    /// # Errors
+    /// When a file cannot be written; what stood before stays whole.
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, CheckpointError> {
+        let target = self.root.join(format!("step-{}", checkpoint.step));
+        let temporary = self.root.join(format!("step-{}.tmp", checkpoint.step));
+        let at = |path: &Path, source| CheckpointError::File {
+            path: path.to_path_buf(),
+            source,
+        };
+        fs::create_dir_all(&self.root).map_err(|e| at(&self.root, e))?;
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(|e| at(&temporary, e))?;
+        }
+        fs::create_dir_all(&temporary).map_err(|e| at(&temporary, e))?;
+        let mut files = BTreeMap::new();
+        for (group, tensors) in &checkpoint.tensors {
+            let name = format!("{group}.safetensors");
+            let path = temporary.join(&name);
+            let bytes = serialize(tensors).map_err(|e| at(&path, e))?;
+            write_synced(&path, &bytes).map_err(|e| at(&path, e))?;
+            files.insert(
+                name,
+                FileEntry {
+                    size: bytes.len() as u64,
+                    sha256: hex(&Sha256::digest(&bytes)),
+                },
+            );
+        }
+        let manifest = Manifest {
+            schema: SCHEMA,
+            step: checkpoint.step,
+            configuration: self.configuration.clone(),
+            files,
+            values: checkpoint.values.clone(),
+        };
+        let path = temporary.join(MANIFEST);
+        let text = serde_json::to_string_pretty(&manifest).map_err(|e| at(&path, e.into()))?;
+        write_synced(&path, text.as_bytes()).map_err(|e| at(&path, e))?;
+        sync_folder(&temporary).map_err(|e| at(&temporary, e))?;
+        if target.exists() {
+            fs::remove_dir_all(&target).map_err(|e| at(&target, e))?;
+        }
+        fs::rename(&temporary, &target).map_err(|e| at(&target, e))?;
+        sync_folder(&self.root).map_err(|e| at(&self.root, e))?;
+        for (_, old) in self.steps().into_iter().rev().skip(self.keep) {
+            fs::remove_dir_all(&old).map_err(|e| at(&old, e))?;
+        }
+        Ok(target)
+    }
+
+    /// The newest checkpoint that verifies, if any; `skipped` receives a sentence for each that does not.
+    ///
+    /// # Errors
+    /// When the newest whole checkpoint belongs to another configuration.
+    pub fn latest(&self, skipped: &mut Vec<String>) -> Result<Option<Checkpoint>, CheckpointError> {
+        for (_, path) in self.steps().into_iter().rev() {
+            match read(&path) {
+                Err(reason) => skipped.push(format!("{} skipped: {reason}", path.display())),
+                Ok((manifest, _)) if manifest.configuration != self.configuration => {
+                    return Err(CheckpointError::Configuration {
+                        path,
+                        expected: self.configuration.clone(),
+                        found: manifest.configuration,
+                    });
+                }
+                Ok((manifest, tensors)) => {
+                    return Ok(Some(Checkpoint {
+                        step: manifest.step,
+                        tensors,
+                        values: manifest.values,
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn steps(&self) -> Vec<(usize, PathBuf)> {
+        let Ok(entries) = fs::read_dir(&self.root) else {
+            return Vec::new();
+        };
+        let mut steps: Vec<(usize, PathBuf)> = entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let step = name.to_str()?.strip_prefix("step-")?.parse().ok()?;
+                Some((step, entry.path()))
+            })
+            .collect();
+        steps.sort();
+        steps
+    }
+}
+
+fn read(folder: &Path) -> Result<(Manifest, BTreeMap<String, NamedTensors>), String> {
+    let text = fs::read_to_string(folder.join(MANIFEST)).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    if manifest.schema != SCHEMA {
+        return Err(format!("schema {} is not {SCHEMA}", manifest.schema));
+    }
+    let mut groups = BTreeMap::new();
+    for (name, entry) in &manifest.files {
+        let mut bytes = Vec::new();
+        File::open(folder.join(name))
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|e| format!("{name}: {e}"))?;
+        if bytes.len() as u64 != entry.size || hex(&Sha256::digest(&bytes)) != entry.sha256 {
+            return Err(format!(
+                "{name} is not the file that the manifest describes"
+            ));
+        }
+        let tensors = deserialize(&bytes).map_err(|e| format!("{name}: {e}"))?;
+        groups.insert(name.trim_end_matches(".safetensors").to_string(), tensors);
+    }
+    Ok((manifest, groups))
+}
+
+fn serialize(tensors: &NamedTensors) -> std::io::Result<Vec<u8>> {
+    let converted: Vec<(&String, TensorData)> = tensors
+        .iter()
+        .map(|(name, data)| (name, data.clone().convert_dtype(DType::F32)))
+        .collect();
+    let views = converted
+        .iter()
+        .map(|(name, data)| {
+            let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes());
+            view.map(|view| (name.as_str(), view))
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(std::io::Error::other)?;
+    safetensors::serialize(views, None).map_err(std::io::Error::other)
+}
+
+fn deserialize(bytes: &[u8]) -> Result<NamedTensors, safetensors::SafeTensorError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    Ok(file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let values: Vec<f32> = view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
+            (name, TensorData::new(values, view.shape().to_vec()))
+        })
+        .collect())
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(step: usize) -> Checkpoint {
+        let tensors = [(
+            "w".to_string(),
+            TensorData::new(vec![step as f32, 0.5], [2]),
+        )];
+        Checkpoint {
+            step,
+            tensors: [("parameters".to_string(), tensors.into_iter().collect())].into(),
+            values: serde_json::json!({"best": 0.25}),
+        }
+    }
+
+    #[test]
+    fn the_newest_whole_checkpoint_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::new(folder.path(), &"a", 3);
+        for step in [1, 2, 3, 4] {
+            store.save(&checkpoint(step)).unwrap();
+        }
+        assert!(
+            !folder.path().join("step-1").exists(),
+            "only three are kept"
+        );
+        let file = folder.path().join("step-4/parameters.safetensors");
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&file, bytes).unwrap();
+        fs::create_dir(folder.path().join("step-9.tmp")).unwrap();
+        let mut skipped = Vec::new();
+        let found = store.latest(&mut skipped).unwrap().unwrap();
+        assert_eq!(found, checkpoint(3));
+        assert_eq!(skipped.len(), 1, "{skipped:?}");
+        assert!(skipped[0].contains("step-4"), "{skipped:?}");
+    }
+
+    #[test]
+    fn another_configuration_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        CheckpointStore::new(folder.path(), &"a", 2)
+            .save(&checkpoint(1))
+            .unwrap();
+        let error = CheckpointStore::new(folder.path(), &"b", 2)
+            .latest(&mut Vec::new())
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("another configuration"),
+            "{error}"
+        );
+    }
+}

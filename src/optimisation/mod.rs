@@ -1,8 +1,19 @@
-//! The machinery of every training loop: optimiser, schedules, checkpoints, logs. Knows no network and no loss.
+//! The machinery of every training loop: optimiser, schedules, averages, checkpoints, logs, progress
+//! and interruption. Knows no network and no loss.
 
 pub mod average;
 pub mod checkpoint;
 pub mod interrupt;
 pub mod log;
 pub mod optimizer;
+pub mod parameters;
+pub mod progress;
 pub mod schedule;
+
+pub use average::ParameterAverage;
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
+pub use interrupt::Interrupt;
+pub use log::MetricsLog;
+pub use optimizer::{AdamW, AdamWConfig};
+pub use progress::{Progress, Silent};
+pub use schedule::{Decay, Schedule};
