@@ -41,7 +41,11 @@ impl CalibratorConfig {
     /// A calibrator of conditioning width `width`.
     pub fn init<B: Backend>(&self, width: usize, device: &Device<B>) -> BalanceCalibrator<B> {
         assert_eq!(width % self.num_heads, 0, "heads must divide the width");
-        let linear = || LinearConfig::new(width, width).with_bias(false).init(device);
+        let linear = || {
+            LinearConfig::new(width, width)
+                .with_bias(false)
+                .init(device)
+        };
         BalanceCalibrator {
             to_q: linear(),
             to_k: linear(),
@@ -85,15 +89,19 @@ impl<B: Backend> BalanceCalibrator<B> {
         let keys = multimodal.dims()[1];
         let head = width / self.num_heads;
         let split = |t: Tensor<B, 3>, length: usize| {
-            t.reshape([batch, length, self.num_heads, head]).swap_dims(1, 2)
+            t.reshape([batch, length, self.num_heads, head])
+                .swap_dims(1, 2)
         };
         let q = split(self.to_q.forward(global.clone()), queries);
         let k = split(self.to_k.forward(multimodal.clone()), keys);
         let v = split(self.to_v.forward(multimodal), keys);
-        let scores = q.matmul(k.swap_dims(2, 3)).mul_scalar((head as f32).powf(-0.5));
-        let mask = padding
-            .reshape([batch, 1, 1, keys])
-            .expand([batch, self.num_heads, queries, keys]);
+        let scores = q
+            .matmul(k.swap_dims(2, 3))
+            .mul_scalar((head as f32).powf(-0.5));
+        let mask =
+            padding
+                .reshape([batch, 1, 1, keys])
+                .expand([batch, self.num_heads, queries, keys]);
         let attended = softmax(scores.mask_fill(mask, -1e9), 3).matmul(v);
         let attended = attended.swap_dims(1, 2).reshape([batch, queries, width]);
         global + self.to_out.forward(attended)
@@ -124,7 +132,15 @@ pub fn pool_end<B: Backend>(
 ) -> Tensor<B, 2> {
     let [batch, _, width] = states.dims();
     let index = ends.reshape([batch, 1, 1]).expand([batch, 1, width]);
-    let joint = states.gather(1, index).reshape([batch, width]).matmul(projection);
-    let length = joint.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
+    let joint = states
+        .gather(1, index)
+        .reshape([batch, width])
+        .matmul(projection);
+    let length = joint
+        .clone()
+        .powi_scalar(2)
+        .sum_dim(1)
+        .add_scalar(1e-12)
+        .sqrt();
     joint / length
 }

@@ -39,7 +39,9 @@ impl NoiseKey<'_> {
         hash.update((self.noise as u64).to_le_bytes());
         hash.update((self.step as u64).to_le_bytes());
         let mut generator = ChaCha8Rng::from_seed(hash.finalize().into());
-        (0..count).map(|_| StandardNormal.sample(&mut generator)).collect()
+        (0..count)
+            .map(|_| StandardNormal.sample(&mut generator))
+            .collect()
     }
 }
 
@@ -53,7 +55,10 @@ pub fn exploration_noise<B: Backend>(
     let values = (0..num_noises)
         .flat_map(|noise| NoiseKey { noise, ..key }.normal(tokens * width))
         .collect();
-    Tensor::from_data(TensorData::new::<f32, _>(values, [num_noises, tokens, width]), device)
+    Tensor::from_data(
+        TensorData::new::<f32, _>(values, [num_noises, tokens, width]),
+        device,
+    )
 }
 
 /// The initial latent of one sample, shared by all its images, `[1, channels, height, width]`.
@@ -65,5 +70,8 @@ pub fn initial_latent<B: Backend>(
     device: &Device<B>,
 ) -> Tensor<B, 4> {
     let values = key.normal(channels * height * width);
-    Tensor::from_data(TensorData::new(values, [1, channels, height, width]), device)
+    Tensor::from_data(
+        TensorData::new(values, [1, channels, height, width]),
+        device,
+    )
 }

@@ -44,7 +44,10 @@ impl RetrievalConfig {
     /// A sentence that names the key.
     pub fn validate(&self) -> Result<(), String> {
         if self.temperature <= 0.0 || !self.temperature.is_finite() {
-            return Err(format!("temperature = {} must be above 0", self.temperature));
+            return Err(format!(
+                "temperature = {} must be above 0",
+                self.temperature
+            ));
         }
         Ok(())
     }

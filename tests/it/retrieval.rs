@@ -32,7 +32,11 @@ fn a_vector_without_length_is_similar_to_nothing() {
 fn weights_are_the_clamped_similarities_over_their_sum() {
     let sum = RetrievalConfig::default();
     assert_eq!(weights(&[0.6, 0.2, -0.5], &sum), [0.75, 0.25, 0.0]);
-    assert_eq!(weights(&[-1.0, -0.5], &sum), [0.5, 0.5], "none positive: equal");
+    assert_eq!(
+        weights(&[-1.0, -0.5], &sum),
+        [0.5, 0.5],
+        "none positive: equal"
+    );
     let softmax = RetrievalConfig {
         normaliser: Normaliser::Softmax,
         temperature: 0.5,
