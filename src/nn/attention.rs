@@ -1,1 +1,73 @@
-//! Scaled dot-product attention shared by the networks.
+//! Scaled dot-product attention over heads, shared by every network.
+
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Tensor, activation::softmax, backend::Backend, module};
+
+/// What a masked score becomes: far below any real score, and still representable in 16-bit floats, so that a
+/// row without any visible key gives the mean of the values instead of not-a-number.
+const MASKED_SCORE: f32 = -3e4;
+
+/// `softmax(query · keyᵀ / √head width) · value`.
+///
+/// # Shapes
+/// `query` `[batch, heads, queries, head width]`, `key` and `value` `[batch, heads, keys, head width]`,
+/// `mask` `[batch or 1, heads or 1, queries or 1, keys]`, `true` where a query must NOT see a key;
+/// the result has the shape of `query`.
+///
+/// Without a mask the backend's own kernel runs. With one the scores are materialised, because backends
+/// disagree on what `true` means in a mask.
+pub fn scaled_dot_product<B: Backend>(
+    query: Tensor<B, 4>,
+    key: Tensor<B, 4>,
+    value: Tensor<B, 4>,
+    mask: Option<Tensor<B, 4, Bool>>,
+) -> Tensor<B, 4> {
+    let Some(mask) = mask else {
+        return module::attention(
+            query,
+            key,
+            value,
+            None,
+            None,
+            AttentionModuleOptions::default(),
+        );
+    };
+    let [_, _, _, width] = query.dims();
+    let scale = (width as f64).powf(-0.5);
+    let scores = query.mul_scalar(scale).matmul(key.swap_dims(2, 3));
+    let mask = mask.expand(scores.shape());
+    softmax(scores.mask_fill(mask, MASKED_SCORE), 3).matmul(value)
+}
+
+/// `[batch, tokens, heads · head width]` → `[batch, heads, tokens, head width]`.
+pub fn split_heads<B: Backend>(tokens: Tensor<B, 3>, num_heads: usize) -> Tensor<B, 4> {
+    let [batch, length, width] = tokens.dims();
+    tokens
+        .reshape([batch, length, num_heads, width / num_heads])
+        .swap_dims(1, 2)
+}
+
+/// `[batch, heads, tokens, head width]` → `[batch, tokens, heads · head width]`.
+pub fn merge_heads<B: Backend>(heads: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [batch, num_heads, length, width] = heads.dims();
+    heads
+        .swap_dims(1, 2)
+        .reshape([batch, length, num_heads * width])
+}
+
+/// The causal mask of `queries` positions that end a sequence of `keys`: `[1, 1, queries, keys]`, `true` where
+/// the key lies after the query.
+pub fn causal_mask<B: Backend>(
+    queries: usize,
+    keys: usize,
+    device: &B::Device,
+) -> Tensor<B, 4, Bool> {
+    let offset = keys - queries;
+    let hidden = (0..queries)
+        .flat_map(|query| (0..keys).map(move |key| key > query + offset))
+        .collect::<Vec<bool>>();
+    Tensor::from_data(
+        burn::tensor::TensorData::new(hidden, [1, 1, queries, keys]),
+        device,
+    )
+}

@@ -1,1 +1,201 @@
-//! UNet transformer blocks.
+//! Transformer blocks between the convolutions. Source: diffusers `Attention`, `BasicTransformerBlock`,
+//! `Transformer2DModel`.
+
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::nn::{
+    Dropout, DropoutConfig, GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+};
+use burn::tensor::activation::gelu;
+use burn::tensor::{Tensor, backend::Backend};
+
+use super::resnet::{convolution, group_norm};
+use crate::nn::attention::{merge_heads, scaled_dot_product, split_heads};
+
+/// The dropout that the hub's lists count as an element; it never drops here.
+fn no_dropout() -> Dropout {
+    DropoutConfig::new(0.0).init()
+}
+
+/// Multi-head attention without biases on its inputs; keys and values come from `context`.
+#[derive(Module, Debug)]
+pub struct CrossAttention<B: Backend> {
+    pub to_q: Linear<B>,
+    pub to_k: Linear<B>,
+    pub to_v: Linear<B>,
+    pub to_out: (Linear<B>, Dropout),
+    pub num_heads: usize,
+}
+
+impl<B: Backend> CrossAttention<B> {
+    /// Queries of `width`, keys and values of `context_width`.
+    pub fn new(width: usize, context_width: usize, num_heads: usize, device: &B::Device) -> Self {
+        let input = |from| LinearConfig::new(from, width).with_bias(false).init(device);
+        Self {
+            to_q: input(width),
+            to_k: input(context_width),
+            to_v: input(context_width),
+            to_out: (LinearConfig::new(width, width).init(device), no_dropout()),
+            num_heads,
+        }
+    }
+
+    /// `[batch, queries, width]`, `[batch, keys, context width]` → `[batch, queries, width]`.
+    pub fn forward(&self, hidden: Tensor<B, 3>, context: Tensor<B, 3>) -> Tensor<B, 3> {
+        let query = split_heads(self.to_q.forward(hidden), self.num_heads);
+        let key = split_heads(self.to_k.forward(context.clone()), self.num_heads);
+        let value = split_heads(self.to_v.forward(context), self.num_heads);
+        let attended = scaled_dot_product(query, key, value, None);
+        self.to_out.0.forward(merge_heads(attended))
+    }
+}
+
+/// `x · gelu(gate)`, both from one linear layer.
+#[derive(Module, Debug)]
+pub struct Geglu<B: Backend> {
+    pub proj: Linear<B>,
+}
+
+impl<B: Backend> Geglu<B> {
+    /// `[batch, tokens, in]` → `[batch, tokens, out]`.
+    pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let mut halves = self.proj.forward(hidden).chunk(2, 2);
+        let gate = halves.remove(1);
+        halves.remove(0) * gelu(gate)
+    }
+}
+
+/// The gated feed-forward layer, four times as wide inside.
+#[derive(Module, Debug)]
+pub struct FeedForward<B: Backend> {
+    pub net: (Geglu<B>, Dropout, Linear<B>),
+}
+
+impl<B: Backend> FeedForward<B> {
+    fn new(width: usize, device: &B::Device) -> Self {
+        let inner = 4 * width;
+        let gated = Geglu {
+            proj: LinearConfig::new(width, 2 * inner).init(device),
+        };
+        Self {
+            net: (
+                gated,
+                no_dropout(),
+                LinearConfig::new(inner, width).init(device),
+            ),
+        }
+    }
+
+    fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.net.2.forward(self.net.0.forward(hidden))
+    }
+}
+
+/// Self-attention, attention to the conditioning, feed-forward; each on a normalised copy, added back.
+#[derive(Module, Debug)]
+pub struct BasicTransformerBlock<B: Backend> {
+    pub norm1: LayerNorm<B>,
+    pub attn1: CrossAttention<B>,
+    pub norm2: LayerNorm<B>,
+    pub attn2: CrossAttention<B>,
+    pub norm3: LayerNorm<B>,
+    pub ff: FeedForward<B>,
+}
+
+impl<B: Backend> BasicTransformerBlock<B> {
+    fn new(width: usize, context_width: usize, num_heads: usize, device: &B::Device) -> Self {
+        let norm = || LayerNormConfig::new(width).init(device);
+        Self {
+            norm1: norm(),
+            attn1: CrossAttention::new(width, width, num_heads, device),
+            norm2: norm(),
+            attn2: CrossAttention::new(width, context_width, num_heads, device),
+            norm3: norm(),
+            ff: FeedForward::new(width, device),
+        }
+    }
+
+    fn forward(&self, hidden: Tensor<B, 3>, context: Tensor<B, 3>) -> Tensor<B, 3> {
+        let normed = self.norm1.forward(hidden.clone());
+        let hidden = self.attn1.forward(normed.clone(), normed) + hidden;
+        let hidden = self
+            .attn2
+            .forward(self.norm2.forward(hidden.clone()), context)
+            + hidden;
+        self.ff.forward(self.norm3.forward(hidden.clone())) + hidden
+    }
+}
+
+/// The layer between feature map and tokens: SD-1.x has a 1×1 convolution, SD-2.x a linear layer.
+#[derive(Module, Debug)]
+pub enum Projection<B: Backend> {
+    Convolution(Conv2d<B>),
+    Linear(Linear<B>),
+}
+
+impl<B: Backend> Projection<B> {
+    fn new(width: usize, linear: bool, device: &B::Device) -> Self {
+        if linear {
+            Self::Linear(LinearConfig::new(width, width).init(device))
+        } else {
+            Self::Convolution(convolution([width, width], 1, device))
+        }
+    }
+}
+
+/// A feature map as a sequence of its cells, through transformer blocks, and back.
+#[derive(Module, Debug)]
+pub struct Transformer2DModel<B: Backend> {
+    pub norm: GroupNorm<B>,
+    pub proj_in: Projection<B>,
+    pub transformer_blocks: Vec<BasicTransformerBlock<B>>,
+    pub proj_out: Projection<B>,
+}
+
+/// The shape of one `Transformer2DModel`.
+#[derive(Debug, Clone, Copy)]
+pub struct TransformerOptions {
+    pub num_heads: usize,
+    pub context_width: usize,
+    pub num_layers: usize,
+    pub norm_groups: usize,
+    pub linear_projection: bool,
+}
+
+impl<B: Backend> Transformer2DModel<B> {
+    /// A new stack on `width` channels.
+    pub fn new(width: usize, options: TransformerOptions, device: &B::Device) -> Self {
+        let block =
+            || BasicTransformerBlock::new(width, options.context_width, options.num_heads, device);
+        Self {
+            norm: group_norm(options.norm_groups, width, 1e-6, device),
+            proj_in: Projection::new(width, options.linear_projection, device),
+            transformer_blocks: (0..options.num_layers).map(|_| block()).collect(),
+            proj_out: Projection::new(width, options.linear_projection, device),
+        }
+    }
+
+    /// `[batch, width, height, width]` and `[batch, tokens, context width]` → the first shape.
+    pub fn forward(&self, input: Tensor<B, 4>, context: Tensor<B, 3>) -> Tensor<B, 4> {
+        let [batch, channels, height, width] = input.dims();
+        let normed = self.norm.forward(input.clone());
+        let tokens = |map: Tensor<B, 4>| map.flatten::<3>(2, 3).swap_dims(1, 2);
+        let mut hidden = match &self.proj_in {
+            Projection::Convolution(convolution) => tokens(convolution.forward(normed)),
+            Projection::Linear(linear) => linear.forward(tokens(normed)),
+        };
+        for block in &self.transformer_blocks {
+            hidden = block.forward(hidden, context.clone());
+        }
+        let map = |tokens: Tensor<B, 3>| {
+            tokens
+                .swap_dims(1, 2)
+                .reshape([batch, channels, height, width])
+        };
+        let output = match &self.proj_out {
+            Projection::Convolution(convolution) => convolution.forward(map(hidden)),
+            Projection::Linear(linear) => map(linear.forward(hidden)),
+        };
+        output + input
+    }
+}
