@@ -1,1 +1,1 @@
-//! Configs.
+//! Every shipped configuration loads.

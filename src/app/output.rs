@@ -1,0 +1,73 @@
+//! What the user sees: results on standard output, progress and logs on standard error.
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Logs of this library at `info` (with `--quiet` at `warn`), of others at `warn`; `RUST_LOG` overrules.
+pub fn start_logging(quiet: bool) {
+    let usual = if quiet { "warn" } else { "warn,ragar=info" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
+    // A second call, as in tests, keeps the first subscriber.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .try_init();
+}
+
+/// Where results go and in which form.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// One JSON document instead of sentences.
+    pub json: bool,
+    /// Neither bars nor sentences, only results and errors.
+    pub quiet: bool,
+}
+
+impl Output {
+    /// A remark on the way; not part of the result.
+    pub fn note(&self, text: impl Display) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// The command's result: `text` for people, `value` for machines.
+    pub fn result(&self, text: impl Display, value: &impl Serialize) -> anyhow::Result<()> {
+        let mut line = if self.json {
+            serde_json::to_string_pretty(value)?
+        } else {
+            text.to_string()
+        };
+        if !line.ends_with('\n') {
+            line.push('\n');
+        }
+        match std::io::stdout().lock().write_all(line.as_bytes()) {
+            // `ragar … | head` has read enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// A bar for `length` steps of `what`; hidden when quiet or when nobody looks.
+    pub fn bar(&self, length: u64, what: &str) -> ProgressBar {
+        let bar = ProgressBar::new(length);
+        if self.quiet || self.json || !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let style = ProgressStyle::with_template(
+            "{prefix:>14} [{bar:30}] {pos}/{len} {elapsed}, {eta} left {msg}",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+        bar.set_style(style);
+        bar.set_prefix(what.to_string());
+        bar
+    }
+}
