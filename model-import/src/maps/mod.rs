@@ -1,0 +1,6 @@
+//! Key maps of known architectures: data, one file each.
+
+pub mod blip2;
+pub mod clip;
+pub mod diffusion;
+pub mod llama;
