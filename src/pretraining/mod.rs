@@ -3,5 +3,11 @@
 pub mod captioner;
 pub mod clip;
 pub mod diffusion;
+pub mod error;
+pub mod initial;
 pub mod language;
+pub mod pixels;
+pub mod trainer;
 pub mod vae;
+
+pub use error::PretrainingError;
