@@ -324,7 +324,7 @@ mod cuda {
         // initialisers have no preconditions.
         names
             .iter()
-            .any(|name| unsafe { libloading::Library::new(name) }.is_ok())
+            .any(|name| unsafe { libloading::Library::new(*name) }.is_ok())
     }
 
     fn count(asked: DeviceName) -> Result<usize, DeviceError> {
@@ -439,11 +439,10 @@ mod webgpu {
                 .map(wgpu::Adapter::get_info)
                 .collect::<Vec<_>>()
         });
-        let found =
-            crate::app::quietly(|| catch_unwind(asking)).map_err(|_| DeviceError::Driver {
-                name: asked.to_string(),
-                reason: "nothing that wgpu understands".into(),
-            })?;
+        let found = failure::quietly(|| catch_unwind(asking)).map_err(|_| DeviceError::Driver {
+            name: asked.to_string(),
+            reason: "nothing that wgpu understands".into(),
+        })?;
         if found.is_empty() {
             return Err(DeviceError::NoDriver {
                 name: asked.to_string(),
