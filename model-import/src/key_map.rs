@@ -13,6 +13,7 @@ pub struct KeyMap {
     leading: Vec<Rule>,
     inner: Vec<Rule>,
     ignored: Vec<String>,
+    scalars: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +60,17 @@ impl KeyMap {
     pub fn ignore(mut self, pattern: &str) -> Self {
         self.ignored.push(pattern.into());
         self
+    }
+
+    /// A hub tensor without dimensions, kept as `[1]` by the module: it is saved without dimensions again.
+    pub fn scalar(mut self, hub: &str) -> Self {
+        self.scalars.push(hub.into());
+        self
+    }
+
+    /// Whether the hub's tensor of this name has no dimensions.
+    pub fn is_scalar(&self, hub: &str) -> bool {
+        self.scalars.iter().any(|name| name == hub)
     }
 
     /// Whether a hub name is to be left out.

@@ -184,7 +184,8 @@ fn load<B: Backend, M: ModuleSnapshot<B>>(
         let Some(info) = checkpoint.info(hub) else {
             continue;
         };
-        if info.shape != slot.shape {
+        let scalar = info.shape.is_empty() && slot.shape == [1];
+        if info.shape != slot.shape && !scalar {
             mismatch.misshapen.push(Misshapen {
                 name: hub.clone(),
                 expected: slot.shape.clone(),
@@ -272,7 +273,11 @@ fn snapshot(checkpoint: &Checkpoint, hub: &str, slot: &Slot, dtype: DType) -> Te
         let data = source
             .tensor(&hub)
             .map_err(|e| TensorSnapshotError::IoError(e.to_string()))?;
-        Ok(layout.data(data.convert_dtype(dtype)))
+        let mut data = data.convert_dtype(dtype);
+        if data.shape.is_empty() {
+            data.shape = [1].into();
+        }
+        Ok(layout.data(data))
     };
     TensorSnapshot::from_closure(
         Rc::new(read),
@@ -319,13 +324,18 @@ pub fn save_from<B: Backend, M: ModuleSnapshot<B>>(
         } else {
             snapshot.dtype
         };
+        let shape = if key_map.is_scalar(&hub) && snapshot.shape.num_elements() == 1 {
+            Vec::new()
+        } else {
+            layout.shape(snapshot.shape.as_ref())
+        };
         plan.push(Planned {
             name: hub,
             dtype: Stored::of(stored).ok_or_else(|| ImportError::Parameter {
                 name: path_here,
                 reason: format!("safetensors has no data type for {stored:?}"),
             })?,
-            shape: layout.shape(snapshot.shape.as_ref()),
+            shape,
         });
         sources.push((snapshot, layout));
     }

@@ -1,1 +1,293 @@
-//! Clip.
+//! CLIP: the reference's numbers, checkpoints of several forms, preprocessing, contrastive pretraining.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use ragar::networks::clip::{Clip, ClipConfig, ClipPreprocessing, ClipTextConfig};
+use ragar::pretrained::clip as pretrained;
+use ragar::pretrained::folder::FolderError;
+
+use crate::support::{Golden, TestBackend, compare, device, golden_dir};
+
+fn golden_clip() -> Clip<TestBackend> {
+    let path = golden_dir("clip").join("model");
+    pretrained::open_network(&path, &device()).unwrap().1
+}
+
+#[test]
+fn both_towers_equal_the_reference() {
+    let golden = Golden::open("clip");
+    let output = golden_clip().forward(
+        golden.int("input.input_ids"),
+        Some(golden.int("input.attention_mask")),
+        golden.float("input.pixel_values"),
+    );
+    golden.check(
+        "output.text_last_hidden_state",
+        output.text.last_hidden_state,
+    );
+    golden.check("output.text_pooler_output", output.text.pooler_output);
+    golden.check(
+        "output.vision_last_hidden_state",
+        output.vision.last_hidden_state,
+    );
+    golden.check("output.vision_pooler_output", output.vision.pooler_output);
+    golden.check("output.text_embeds", output.text_embeds);
+    golden.check("output.image_embeds", output.image_embeds);
+    golden.check(
+        "output.logits_per_image",
+        output.logits_per_text.clone().transpose(),
+    );
+    golden.check("output.logits_per_text", output.logits_per_text);
+}
+
+#[test]
+fn one_changed_weight_shows() {
+    let golden = Golden::open("clip");
+    let mut clip = golden_clip();
+    let pixels: Tensor<TestBackend, 4> = golden.float("input.pixel_values");
+    let before = clip.vision_model.forward(pixels.clone()).last_hidden_state;
+    let bias = &mut clip.vision_model.encoder.layers[0].mlp.fc1;
+    bias.bias = bias.bias.take().map(|bias| {
+        bias.map(|values| {
+            let shift: Vec<f32> = (0..values.dims()[0])
+                .map(|i| if i == 3 { 0.05 } else { 0.0 })
+                .collect();
+            values + Tensor::from_floats(shift.as_slice(), &device())
+        })
+    });
+    let after = clip.vision_model.forward(pixels).last_hidden_state;
+    golden.check("output.vision_last_hidden_state", before);
+    let differs = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        compare(
+            "perturbed",
+            &golden.data("output.vision_last_hidden_state"),
+            &after.into_data(),
+            1e-5,
+            1e-4,
+        );
+    }));
+    assert!(differs.is_err(), "a changed bias must change the states");
+}
+
+#[test]
+fn the_pipelines_text_encoder_equals_the_reference() {
+    let golden = Golden::open("pipeline");
+    let path = golden_dir("pipeline").join("model/text_encoder");
+    let (config, text) = pretrained::open_text_model::<TestBackend>(&path, &device()).unwrap();
+    assert_eq!(config.eos_token_id, 2);
+    let states = Tensor::cat(
+        vec![
+            text.forward(golden.int("input.negative_ids"))
+                .last_hidden_state,
+            text.forward(golden.int("input.prompt_ids"))
+                .last_hidden_state,
+        ],
+        0,
+    );
+    golden.check("output.prompt_embeds", states);
+    // Skipping no layer is the last state; the states before the final norm are one per layer and the input.
+    let ids: Tensor<TestBackend, 2, Int> = golden.int("input.prompt_ids");
+    assert_eq!(text.hidden_states(ids.clone()).len(), 3);
+    compare(
+        "skipping none",
+        &text.forward(ids.clone()).last_hidden_state.into_data(),
+        &text.skipping(ids, 0).into_data(),
+        1e-6,
+        0.0,
+    );
+}
+
+#[test]
+fn both_end_token_rules_take_the_first_end() {
+    let ids = || Tensor::<TestBackend, 2, Int>::from_data([[5, 3, 9, 9], [5, 9, 9, 9]], &device());
+    for eos_token_id in [2, 9] {
+        let config = ClipTextConfig {
+            vocab_size: 10,
+            hidden_size: 8,
+            intermediate_size: 8,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            eos_token_id,
+            ..ClipTextConfig::default()
+        };
+        let ends = config
+            .init::<TestBackend>(&device())
+            .ends(ids())
+            .into_data();
+        let expected = TensorData::from([[0f32, 0., 1., 0.], [0., 1., 0., 0.]]);
+        ends.assert_eq(&expected, true);
+    }
+    // Without any end token the reference takes the first place.
+    let config = ClipTextConfig {
+        vocab_size: 10,
+        hidden_size: 8,
+        intermediate_size: 8,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        eos_token_id: 7,
+        ..ClipTextConfig::default()
+    };
+    let ends = config
+        .init::<TestBackend>(&device())
+        .ends(ids())
+        .into_data();
+    let expected = TensorData::from([[1f32, 0., 0., 0.], [1., 0., 0., 0.]]);
+    ends.assert_eq(&expected, true);
+}
+
+#[test]
+fn sparse_configurations_take_the_references_defaults() {
+    let config: ClipConfig = serde_json::from_str(r#"{"model_type": "clip"}"#).unwrap();
+    assert_eq!(config, ClipConfig::default());
+    assert_eq!(config.text_config.eos_token_id, 49407);
+    assert_eq!(config.vision_config.patch_size, 32);
+    let config: ClipConfig = serde_json::from_str(
+        r#"{"text_config": {"hidden_size": 64}, "text_config_dict": {"hidden_size": 96, "hidden_act": "gelu"},
+            "vision_config": {"image_size": [224, 224], "patch_size": 14}, "vision_config_dict": null}"#,
+    )
+    .unwrap();
+    assert_eq!(config.text_config.hidden_size, 96);
+    assert_eq!(config.vision_config.num_positions(), 257);
+    let mut wrong = config;
+    wrong.text_config.num_attention_heads = 5;
+    let message = wrong.validate().unwrap_err().to_string();
+    assert!(message.contains("num_attention_heads = 5"), "{message}");
+}
+
+#[test]
+fn saved_folders_open_again_with_either_naming() {
+    let path = golden_dir("clip").join("model");
+    let (config, clip) = pretrained::open_network::<TestBackend>(&path, &device()).unwrap();
+    let tokenizer =
+        ragar::text::TextTokenizer::open(&golden_dir("pipeline").join("model/tokenizer")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    pretrained::save(
+        &whole,
+        &config,
+        &clip,
+        &tokenizer,
+        &ClipPreprocessing::symmetric(56),
+        model_import::SaveDtype::F32,
+    )
+    .unwrap();
+    let again = pretrained::open::<TestBackend>(&whole, &device()).unwrap();
+    assert_eq!(again.config, config);
+    assert_eq!(again.preprocessing, ClipPreprocessing::symmetric(56));
+    let ids = || Tensor::<TestBackend, 2, Int>::from_data([[118, 7, 9, 119]], &device());
+    let expected = clip.text_model.forward(ids()).pooler_output.into_data();
+    let check = |name: &str, text: &ragar::networks::clip::ClipTextModel<TestBackend>| {
+        let found = text.forward(ids()).pooler_output.into_data();
+        compare(name, &expected, &found, 1e-7, 0.0);
+    };
+    check("whole", &again.network.text_model);
+    // The text tower out of the whole network, with its prefix, and without one.
+    let (_, text) = pretrained::open_text_model::<TestBackend>(&whole, &device()).unwrap();
+    check("out of the whole", &text);
+    let encoder = dir.path().join("text_encoder");
+    pretrained::save_text_model(
+        &encoder,
+        &config.text_config,
+        &clip.text_model,
+        &tokenizer,
+        model_import::SaveDtype::F32,
+    )
+    .unwrap();
+    let (_, text) = pretrained::open_text_model::<TestBackend>(&encoder, &device()).unwrap();
+    check("with prefix", &text);
+    model_import::save_from(
+        &clip.text_model,
+        &encoder.join("model.safetensors"),
+        &model_import::KeyMap::identity(),
+        model_import::SaveDtype::F32,
+        &Default::default(),
+    )
+    .unwrap();
+    let (_, text) = pretrained::open_text_model::<TestBackend>(&encoder, &device()).unwrap();
+    check("without prefix", &text);
+    let (_, vision) = pretrained::open_vision_model::<TestBackend>(&whole, &device()).unwrap();
+    assert_eq!(vision.encoder.layers.len(), 2);
+}
+
+#[test]
+fn folder_errors_say_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        pretrained::open_network::<TestBackend>(&dir.path().join(name), &device())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(open("nowhere").contains("no such folder"));
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    let message = open("empty");
+    assert!(
+        message.contains("no config.json") && message.contains("nothing"),
+        "{message}"
+    );
+    let config = dir.path().join("empty/config.json");
+    std::fs::write(&config, r#"{"model_type": "llama"}"#).unwrap();
+    let message = open("empty");
+    assert!(
+        message.contains("\"llama\"") && message.contains("expected clip"),
+        "{message}"
+    );
+    std::fs::write(
+        &config,
+        r#"{"model_type": "clip", "vision_config": {"hidden_size": "x"}}"#,
+    )
+    .unwrap();
+    let message = open("empty");
+    assert!(message.contains("config.json"), "{message}");
+    std::fs::write(&config, r#"{"model_type": "clip"}"#).unwrap();
+    let error = pretrained::open_network::<TestBackend>(&dir.path().join("empty"), &device());
+    assert!(matches!(error, Err(FolderError::Weights(_))));
+}
+
+#[test]
+fn preprocessing_reads_every_form_and_keeps_pictures_of_the_right_size() {
+    let read = |text: &str| {
+        ClipPreprocessing::from_json(&serde_json::from_str(text).unwrap(), 224).unwrap()
+    };
+    assert_eq!(read("{}"), ClipPreprocessing::clip(224));
+    assert_eq!(
+        read(r#"{"size": 224, "crop_size": 224}"#),
+        ClipPreprocessing::clip(224)
+    );
+    assert_eq!(
+        read(r#"{"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}"#),
+        ClipPreprocessing::clip(224)
+    );
+    let symmetric = ClipPreprocessing::symmetric(64);
+    assert_eq!(
+        ClipPreprocessing::from_json(&symmetric.to_json(), 64).unwrap(),
+        symmetric
+    );
+    let picture =
+        image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 7]));
+    let pixels = symmetric.to_pixels::<TestBackend>(&[&picture], &device());
+    assert_eq!(pixels.dims(), [1, 3, 64, 64]);
+    // From the generator's range nothing changes but rounding.
+    let again = symmetric.from_symmetric(pixels.clone());
+    compare(
+        "in range",
+        &pixels.clone().into_data(),
+        &again.into_data(),
+        1e-6,
+        0.0,
+    );
+    // Another size goes through the host, as a file would.
+    let smaller = ClipPreprocessing::symmetric(32);
+    compare(
+        "resized",
+        &smaller
+            .to_pixels::<TestBackend>(&[&picture], &device())
+            .into_data(),
+        &smaller.from_symmetric(pixels).into_data(),
+        1e-6,
+        0.0,
+    );
+    let wide = image::RgbImage::new(90, 60);
+    assert_eq!(
+        smaller.to_pixels::<TestBackend>(&[&wide], &device()).dims(),
+        [1, 3, 32, 32]
+    );
+}
