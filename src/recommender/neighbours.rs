@@ -1,0 +1,148 @@
+//! The cosine nearest-neighbour graph of a feature table.
+//!
+//! Directed, the item itself included, not symmetrised; degrees are row sums and scale both sides.
+//! Similarities are computed on the device in blocks of rows; the choice of neighbours is made on the
+//! host, so that ties fall the same way (lower item first) on every backend.
+
+use burn::tensor::{Tensor, backend::Backend};
+use rayon::prelude::*;
+
+use super::graph::Edges;
+
+/// The `k` nearest items of every item, the most similar first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Neighbours {
+    per_item: usize,
+    items: Vec<u32>,
+    similarities: Vec<f32>,
+}
+
+impl Neighbours {
+    /// The nearest neighbours of each row of `features` `[items, width]`; no more than there are items.
+    ///
+    /// An all-zero row has no direction: it is similar to itself alone.
+    pub fn nearest<B: Backend>(features: Tensor<B, 2>, per_item: usize, block_rows: usize) -> Self {
+        let [num_items, _] = features.dims();
+        let per_item = per_item.min(num_items);
+        let directions = unit_rows(features);
+        let mut items = Vec::with_capacity(num_items * per_item);
+        let mut similarities = Vec::with_capacity(num_items * per_item);
+        for start in (0..num_items).step_by(block_rows.max(1)) {
+            let end = (start + block_rows.max(1)).min(num_items);
+            let block = directions
+                .clone()
+                .slice([start..end])
+                .matmul(directions.clone().transpose());
+            let block: Vec<f32> = block.into_data().iter::<f32>().collect();
+            let rows: Vec<Vec<(u32, f32)>> = block
+                .par_chunks(num_items)
+                .enumerate()
+                .map(|(row, values)| {
+                    let own = start + row;
+                    if values[own] == 0.0 {
+                        let mut values = values.to_vec();
+                        values[own] = 1.0;
+                        return largest(&values, per_item);
+                    }
+                    largest(values, per_item)
+                })
+                .collect();
+            for (item, similarity) in rows.into_iter().flatten() {
+                items.push(item);
+                similarities.push(similarity);
+            }
+        }
+        Self {
+            per_item,
+            items,
+            similarities,
+        }
+    }
+
+    /// Number of items.
+    pub fn num_items(&self) -> usize {
+        self.items.len() / self.per_item.max(1)
+    }
+
+    /// Neighbours per item.
+    pub fn per_item(&self) -> usize {
+        self.per_item
+    }
+
+    /// All neighbours, item after item.
+    pub fn items(&self) -> &[u32] {
+        &self.items
+    }
+
+    /// The neighbours of one item with their similarities, the nearest first.
+    pub fn of(&self, item: usize) -> impl DoubleEndedIterator<Item = (u32, f32)> + '_ {
+        let range = item * self.per_item..(item + 1) * self.per_item;
+        self.items[range.clone()]
+            .iter()
+            .copied()
+            .zip(self.similarities[range].iter().copied())
+    }
+
+    /// The sum of each row's similarities.
+    pub fn degrees(&self) -> Vec<f32> {
+        self.similarities
+            .chunks(self.per_item.max(1))
+            .map(|row| row.iter().sum())
+            .collect()
+    }
+
+    /// The graph with both sides scaled by `degree^-1/2`.
+    pub fn normalised(&self) -> Edges {
+        let scales: Vec<f32> = self.degrees().into_iter().map(degree_scale).collect();
+        let rows = (0..self.num_items()).map(|item| {
+            self.of(item)
+                .map(|(other, similarity)| {
+                    (other, similarity * scales[item] * scales[other as usize])
+                })
+                .collect()
+        });
+        Edges::from_rows(self.num_items(), rows)
+    }
+}
+
+/// `degree^-1/2`, or 0 for a node whose similarities sum to nothing or less.
+pub(crate) fn degree_scale(degree: f32) -> f32 {
+    if degree > 0.0 {
+        degree.sqrt().recip()
+    } else {
+        0.0
+    }
+}
+
+/// Rows divided by their length; an all-zero row stays zero.
+pub fn unit_rows<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
+    // Clamped below the root: the root of zero has no gradient.
+    let length = (rows.clone() * rows.clone())
+        .sum_dim(1)
+        .clamp_min(1e-24)
+        .sqrt();
+    rows / length
+}
+
+/// The places and values of the `count` largest values, the largest first, the lower place first in a tie.
+pub(crate) fn largest(values: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let count = count.min(values.len());
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut order: Vec<u32> = (0..values.len() as u32).collect();
+    let by_value = |a: &u32, b: &u32| {
+        values[*b as usize]
+            .total_cmp(&values[*a as usize])
+            .then(a.cmp(b))
+    };
+    if count < order.len() {
+        order.select_nth_unstable_by(count - 1, by_value);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(by_value);
+    order
+        .into_iter()
+        .map(|place| (place, values[place as usize]))
+        .collect()
+}
