@@ -1,1 +1,128 @@
-//! Half-split rotary position embeddings.
+//! Half-split rotary position embeddings, the form of Hugging Face's Llama (`rotate_half`).
+//!
+//! The first and second half of a head's channels are the real and imaginary parts; Burn's own
+//! `RotaryEncoding` and GGUF files interleave them instead.
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+/// How the rotation frequencies of a long-context model differ from plain RoPE.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum RotaryScaling {
+    /// Plain RoPE.
+    #[default]
+    None,
+    /// Every position divided by `factor`.
+    Linear {
+        /// The context is this many times longer.
+        factor: f64,
+    },
+    /// Llama 3.1: only the slow rotations are divided, with a smooth passage between.
+    Llama3 {
+        /// The context is this many times longer.
+        factor: f64,
+        /// Rotations fewer than this per original context are divided by `factor`.
+        low_freq_factor: f64,
+        /// Rotations more than this per original context stay as they are.
+        high_freq_factor: f64,
+        /// The context that the base model was trained on, in tokens.
+        original_context: usize,
+    },
+}
+
+/// The rotation frequencies of one attention layer, in radians per position.
+///
+/// Rotations are relative: shifting all positions of a row changes nothing, so rows padded on the
+/// left may count their padding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    frequencies: Vec<f32>,
+}
+
+impl Rotary {
+    /// Frequencies `theta^(−2i / head_width)` for `i < head_width / 2`, then scaled.
+    pub fn new(head_width: usize, theta: f64, scaling: RotaryScaling) -> Self {
+        let frequencies = (0..head_width / 2)
+            .map(|i| theta.powf(-((2 * i) as f64) / head_width as f64))
+            .map(|frequency| scaled(frequency, scaling) as f32)
+            .collect();
+        Self { frequencies }
+    }
+
+    /// Cosines and sines for the positions `start..start + length`.
+    pub fn tables<B: Backend>(
+        &self,
+        start: usize,
+        length: usize,
+        device: &B::Device,
+    ) -> RotaryTables<B> {
+        let half = self.frequencies.len();
+        let mut cosines = Vec::with_capacity(length * half);
+        let mut sines = Vec::with_capacity(length * half);
+        for position in start..start + length {
+            for frequency in &self.frequencies {
+                // The product is rounded to f32 first, as the reference does.
+                let angle = f64::from(position as f32 * frequency);
+                cosines.push(angle.cos() as f32);
+                sines.push(angle.sin() as f32);
+            }
+        }
+        let on_device =
+            |values| Tensor::from_data(TensorData::new(values, [1, 1, length, half]), device);
+        RotaryTables {
+            cosines: on_device(cosines),
+            sines: on_device(sines),
+        }
+    }
+}
+
+fn scaled(frequency: f64, scaling: RotaryScaling) -> f64 {
+    match scaling {
+        RotaryScaling::None => frequency,
+        RotaryScaling::Linear { factor } => frequency / factor,
+        RotaryScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context,
+        } => {
+            let turns = original_context as f64 * frequency / std::f64::consts::TAU;
+            if turns > high_freq_factor {
+                frequency
+            } else if turns < low_freq_factor {
+                frequency / factor
+            } else {
+                let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                (1.0 - smooth) * frequency / factor + smooth * frequency
+            }
+        }
+    }
+}
+
+/// Cosines and sines of a run of positions, each `[1, 1, tokens, head width / 2]`.
+#[derive(Debug, Clone)]
+pub struct RotaryTables<B: Backend> {
+    cosines: Tensor<B, 4>,
+    sines: Tensor<B, 4>,
+}
+
+impl<B: Backend> RotaryTables<B> {
+    /// Rotates queries or keys.
+    ///
+    /// # Shapes
+    /// `[batch, heads, tokens, head width]` in and out.
+    pub fn rotate(&self, states: Tensor<B, 4>) -> Tensor<B, 4> {
+        let half = states.dims()[3] / 2;
+        let dtype = states.dtype();
+        let cosines = self.cosines.clone().cast(dtype);
+        let sines = self.sines.clone().cast(dtype);
+        let first = states.clone().narrow(3, 0, half);
+        let second = states.narrow(3, half, half);
+        Tensor::cat(
+            vec![
+                first.clone() * cosines.clone() - second.clone() * sines.clone(),
+                second * cosines + first * sines,
+            ],
+            3,
+        )
+    }
+}
