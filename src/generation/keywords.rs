@@ -7,9 +7,9 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::networks::llama::LlamaForCausalLm;
+use crate::text::TextTokenizer;
 use crate::text::keyword::{PoolConfig, parse, pool};
 use crate::text::prompt::PromptConfig;
-use crate::text::TextTokenizer;
 
 /// What stands for a user in the preference prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

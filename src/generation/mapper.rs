@@ -336,9 +336,7 @@ impl<B: Backend> MultiheadAttention<B> {
 }
 
 fn layer_norm<B: Backend>(width: usize, device: &B::Device) -> LayerNorm<B> {
-    LayerNormConfig::new(width)
-        .with_epsilon(1e-5)
-        .init(device)
+    LayerNormConfig::new(width).with_epsilon(1e-5).init(device)
 }
 
 /// Weights drawn on the host.

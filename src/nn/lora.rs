@@ -112,7 +112,8 @@ impl<B: Backend> LoraUpdate<B> {
             .map(|_| random.random_range(-bound..=bound))
             .collect();
         let mut update = Self::zeros(inputs, outputs, config, device);
-        update.lora_A.weight = Param::from_data(TensorData::new(values, [inputs, config.r]), device);
+        update.lora_A.weight =
+            Param::from_data(TensorData::new(values, [inputs, config.r]), device);
         update
     }
 

@@ -48,7 +48,9 @@ fn clean(piece: &str) -> String {
         Some(rest) if after_digits.len() < piece.len() => rest,
         _ => piece,
     };
-    let marks = ['-', '*', '•', '"', '\'', '`', '.', '(', ')', '[', ']', ' ', '\t', '\r'];
+    let marks = [
+        '-', '*', '•', '"', '\'', '`', '.', '(', ')', '[', ']', ' ', '\t', '\r',
+    ];
     let piece = piece.trim_matches(marks).to_lowercase();
     let piece = piece.strip_prefix("keywords:").unwrap_or(&piece);
     let piece = piece.strip_prefix("and ").unwrap_or(piece);
@@ -113,7 +115,11 @@ mod tests {
             "- 3d  food\n- \"hamburger\"\n- beef.",
             "Keywords: 3d food; hamburger, and beef, hamburger",
         ] {
-            assert_eq!(parse(answer), ["3d food", "hamburger", "beef"], "{answer:?}");
+            assert_eq!(
+                parse(answer),
+                ["3d food", "hamburger", "beef"],
+                "{answer:?}"
+            );
         }
         assert_eq!(parse(" ,, \n"), Vec::<String>::new());
         assert_eq!(

@@ -33,7 +33,9 @@ impl Default for PromptConfig {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PromptError {
     /// A place that the prompt needs is not there.
-    #[error("prompts.{prompt} lacks {{{place}}}: without it the prompt would not say what it is about")]
+    #[error(
+        "prompts.{prompt} lacks {{{place}}}: without it the prompt would not say what it is about"
+    )]
     Missing {
         /// The prompt's field.
         prompt: &'static str,
@@ -185,7 +187,10 @@ mod tests {
             "Caption: a {text} sticker\nText: pear, food\nKeywords:"
         );
         let prompt = prompts.preference_prompt("3d food", "{images}");
-        assert_eq!(prompt.before, "The user likes: 3d food\nItem: {images}\nImage:");
+        assert_eq!(
+            prompt.before,
+            "The user likes: 3d food\nItem: {images}\nImage:"
+        );
         assert_eq!(prompt.after, "");
     }
 
@@ -196,7 +201,10 @@ mod tests {
             keyword: "{caption} {txt}".into(),
             ..PromptConfig::default()
         });
-        assert!(error.contains("{txt}") && error.contains("{text}"), "{error}");
+        assert!(
+            error.contains("{txt}") && error.contains("{text}"),
+            "{error}"
+        );
         let error = wrong(PromptConfig {
             summary: "Summarise".into(),
             ..PromptConfig::default()

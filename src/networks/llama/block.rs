@@ -81,8 +81,12 @@ impl<B: Backend> Attention<B> {
         // nothing needs to be repeated.
         let group = self.num_heads / self.num_key_value_heads;
         let all = keys.dims()[2];
-        let queries =
-            queries.reshape([batch, self.num_key_value_heads, group * tokens, self.head_width]);
+        let queries = queries.reshape([
+            batch,
+            self.num_key_value_heads,
+            group * tokens,
+            self.head_width,
+        ]);
         let scores = queries.matmul(keys.swap_dims(2, 3)) / (self.head_width as f64).sqrt();
         let dtype = scores.dtype();
         let scores = scores
@@ -166,11 +170,9 @@ impl<B: Backend> DecoderLayer<B> {
         context: &Context<B>,
         cache: Option<(&mut KeyValueCache<B>, usize)>,
     ) -> Tensor<B, 3> {
-        let attended = self.self_attn.forward(
-            self.input_layernorm.forward(states.clone()),
-            context,
-            cache,
-        );
+        let attended =
+            self.self_attn
+                .forward(self.input_layernorm.forward(states.clone()), context, cache);
         let states = states + attended;
         let fed = self
             .mlp

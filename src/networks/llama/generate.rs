@@ -35,11 +35,8 @@ impl<B: Backend> LlamaForCausalLm<B> {
         let mut ids = integers::<B>(&padded_prompts, &device);
         loop {
             let tokens = ids.dims()[1];
-            let hidden = self.forward_cached(
-                self.embed(ids),
-                Some(integers(&masks, &device)),
-                &mut cache,
-            );
+            let hidden =
+                self.forward_cached(self.embed(ids), Some(integers(&masks, &device)), &mut cache);
             let logits = self.logits(hidden.narrow(1, tokens - 1, 1));
             let next = logits.argmax(2).into_data();
             let next: Vec<u32> = next.iter::<i64>().map(|id| id as u32).collect();
