@@ -57,8 +57,25 @@ pub struct Global {
 /// The program's contents.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look into folders and files of networks
+    #[command(subcommand, arg_required_else_help = true)]
+    Model(ModelCommand),
     /// List the devices that can compute, and why the others cannot
     Devices,
+}
+
+/// `ragar model`.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Say what a Hugging Face folder or a .safetensors file holds, without loading it
+    #[command(after_help = "Example:\n  ragar model inspect assets/models/tiny/diffusion")]
+    Inspect {
+        /// A folder with config.json or model_index.json, or a .safetensors file
+        path: PathBuf,
+        /// List every tensor
+        #[arg(long)]
+        tensors: bool,
+    },
 }
 
 /// Version and compiled backends, as `--version` prints them.

@@ -1,10 +1,13 @@
 //! What the user sees: results on standard output, progress and logs on standard error.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+
+use crate::optimisation::Progress;
 
 /// Logs of this library at `info` (with `--quiet` at `warn`), of others at `warn`; `RUST_LOG` overrules.
 pub fn start_logging(quiet: bool) {
@@ -55,6 +58,14 @@ impl Output {
         }
     }
 
+    /// A watcher for long work: a bar on a terminal, and remarks.
+    pub fn watcher(self) -> Watcher {
+        Watcher {
+            output: self,
+            bar: RefCell::new(None),
+        }
+    }
+
     /// A bar for `length` steps of `what`; hidden when quiet or when nobody looks.
     pub fn bar(&self, length: u64, what: &str) -> ProgressBar {
         let bar = ProgressBar::new(length);
@@ -69,5 +80,40 @@ impl Output {
         bar.set_style(style);
         bar.set_prefix(what.to_string());
         bar
+    }
+}
+
+/// Shows the progress of training and other long work.
+pub struct Watcher {
+    output: Output,
+    bar: RefCell<Option<ProgressBar>>,
+}
+
+impl Progress for Watcher {
+    fn begin(&self, name: &str, total: usize) {
+        let bar = self.output.bar(total as u64, name);
+        if let Some(old) = self.bar.replace(Some(bar)) {
+            old.finish_and_clear();
+        }
+    }
+
+    fn advance(&self, position: usize, message: &str) {
+        if let Some(bar) = self.bar.borrow().as_ref() {
+            bar.set_position(position as u64);
+            bar.set_message(message.to_string());
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn note(&self, text: &str) {
+        match self.bar.borrow().as_ref() {
+            Some(bar) => bar.suspend(|| self.output.note(text)),
+            None => self.output.note(text),
+        }
     }
 }

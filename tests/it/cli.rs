@@ -85,3 +85,62 @@ fn configuration_mistakes_are_usage_errors() {
     );
     refuses(&["devices", "--set", "nonsense"], 2, &["section.key=value"]);
 }
+
+#[test]
+fn models_are_described_from_their_headers() {
+    let clip = ragar(&["model", "inspect", "tests/golden/clip/model", "--json"]);
+    assert!(clip.status.success(), "{}", stderr(&clip));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&clip)).expect("JSON");
+    assert_eq!(report["architecture"], "CLIPModel");
+    assert_eq!(
+        report["components"][0]["files"].as_array().map(Vec::len),
+        Some(1)
+    );
+    assert!(report["parameters"].as_u64() > Some(1000));
+
+    let pipeline = ragar(&["model", "inspect", "tests/golden/pipeline/model"]);
+    let text = stdout(&pipeline);
+    for word in [
+        "StableDiffusionPipeline",
+        "unet",
+        "vae",
+        "text_encoder",
+        "F32",
+    ] {
+        assert!(text.contains(word), "no {word} in {text}");
+    }
+
+    let adapter = ragar(&[
+        "model",
+        "inspect",
+        "tests/golden/llama-lora/adapter",
+        "--tensors",
+    ]);
+    assert!(stdout(&adapter).contains("lora_A"), "{}", stdout(&adapter));
+}
+
+#[test]
+fn broken_models_are_refused_with_the_reason() {
+    refuses(
+        &["model", "inspect", "no/such/folder"],
+        1,
+        &["no/such/folder"],
+    );
+    refuses(&["model", "inspect", "src"], 1, &["no checkpoint here"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = std::fs::read("tests/golden/clip/model/model.safetensors").expect("a golden file");
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, &whole[..whole.len() / 2]).expect("half a file");
+    let path = path.to_str().expect("a path");
+    refuses(
+        &["model", "inspect", path],
+        1,
+        &["model.safetensors", "truncated"],
+    );
+    std::fs::write(
+        path,
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+    )
+    .expect("a pointer");
+    refuses(&["model", "inspect", path], 1, &["git-LFS pointer"]);
+}

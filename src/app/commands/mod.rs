@@ -1,8 +1,9 @@
 //! One file per subcommand. Each reads the session, calls the rooms below and reports.
 
 mod devices;
+mod model;
 
-use super::cli::Command;
+use super::cli::{Command, ModelCommand};
 use super::session::Session;
 
 /// Does what was asked.
@@ -12,5 +13,8 @@ use super::session::Session;
 pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
     match command {
         Command::Devices => devices::run(session),
+        Command::Model(ModelCommand::Inspect { path, tensors }) => {
+            model::inspect(session, path, *tensors)
+        }
     }
 }
