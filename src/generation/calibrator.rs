@@ -5,7 +5,10 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Device, Int, Tensor};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use super::preference::uniform_linear;
 
 /// How a sequence of token states becomes one vector (not in the paper).
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Default)]
@@ -39,12 +42,16 @@ impl Default for CalibratorConfig {
 
 impl CalibratorConfig {
     /// A calibrator of conditioning width `width`.
-    pub fn init<B: Backend>(&self, width: usize, device: &Device<B>) -> BalanceCalibrator<B> {
+    pub fn init<B: Backend>(
+        &self,
+        width: usize,
+        random: &mut ChaCha8Rng,
+        device: &Device<B>,
+    ) -> BalanceCalibrator<B> {
         assert_eq!(width % self.num_heads, 0, "heads must divide the width");
-        let linear = || {
-            LinearConfig::new(width, width)
-                .with_bias(false)
-                .init(device)
+        let mut linear = || Linear {
+            bias: None,
+            ..uniform_linear(width, width, random, device)
         };
         BalanceCalibrator {
             to_q: linear(),

@@ -1,7 +1,10 @@
-//! The generation module: keywords, preference, mapper, calibrator, generator.
+//! The generation module (paper Sec. 3.2): keywords, preference, mapper, calibrator, generator.
 
 pub mod calibrator;
+pub mod conditioning;
 pub mod generator;
 pub mod keywords;
 pub mod mapper;
+pub mod noise;
 pub mod preference;
+pub mod sample;

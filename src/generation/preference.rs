@@ -1,1 +1,234 @@
-//! Preference prompt and its hidden states.
+//! The preference model: everything that reflection trains.
+//!
+//! A preference prompt ends in the `[IMG]` tokens. The language model's states at the prompt's tokens pass
+//! through `W_t`, those at the `[IMG]` tokens through the Modal Mapper; together they are `E_mm`, which the
+//! Balance Calibrator fuses into the generator's own conditioning.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::networks::llama::{ImageTokens, LlamaForCausalLm};
+use crate::nn::lora::{LoraConfig, LoraConfigError};
+
+use super::calibrator::{BalanceCalibrator, CalibratorConfig};
+use super::mapper::{MapperConfig, MapperConfigError, MapperEnds, ModalMapper};
+
+/// Settings of the [`PreferenceModel`].
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct PreferenceConfig {
+    /// `R`, the number of `[IMG]` tokens (GILL: 8; not in the paper).
+    pub image_tokens: usize,
+    /// Longest preference prompt in tokens, its beginning cut off beyond.
+    pub max_prompt_tokens: usize,
+    /// The language model's adapter (rank and targets are not in the paper).
+    pub lora: LoraConfig,
+    /// The Modal Mapper (paper: 4 layers; sizes as GILL).
+    pub mapper: MapperConfig,
+    /// The fusion.
+    pub calibrator: CalibratorConfig,
+}
+
+impl Default for PreferenceConfig {
+    fn default() -> Self {
+        Self {
+            image_tokens: 8,
+            max_prompt_tokens: 256,
+            lora: LoraConfig::default(),
+            mapper: MapperConfig::default(),
+            calibrator: CalibratorConfig::default(),
+        }
+    }
+}
+
+/// A preference model that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum PreferenceError {
+    /// The adapter does not fit the language model.
+    #[error(transparent)]
+    Lora(#[from] LoraConfigError),
+    /// The mapper's sizes do not fit together.
+    #[error(transparent)]
+    Mapper(#[from] MapperConfigError),
+    /// Something else, by key.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// What the generator wants of a conditioning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConditioningShape {
+    /// `Q`: tokens of its text encoder.
+    pub tokens: usize,
+    /// `d`: width of its text encoder.
+    pub width: usize,
+}
+
+impl PreferenceConfig {
+    /// Refuses values without a meaning, with the reason.
+    ///
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn validate(&self) -> Result<(), PreferenceError> {
+        let config = |text: &str| Err(PreferenceError::Config(text.to_string()));
+        if self.image_tokens == 0 {
+            return config("image_tokens = 0: the mapper needs at least one token");
+        }
+        if self.max_prompt_tokens == 0 {
+            return config("max_prompt_tokens = 0: nothing of the prompt would be left");
+        }
+        if self.calibrator.num_heads == 0 {
+            return config("calibrator.num_heads = 0: give at least one head");
+        }
+        self.mapper.validate()?;
+        Ok(())
+    }
+
+    /// A model to train over the frozen `llama`, whose device it shares. The same seed gives the same model.
+    ///
+    /// # Errors
+    /// When sizes do not fit each other.
+    pub fn init<B: Backend>(
+        &self,
+        llama: LlamaForCausalLm<B>,
+        shape: ConditioningShape,
+        seed: u64,
+        device: &Device<B>,
+    ) -> Result<PreferenceModel<B>, PreferenceError> {
+        self.validate()?;
+        if !shape.width.is_multiple_of(self.calibrator.num_heads) {
+            return Err(PreferenceError::Config(format!(
+                "calibrator.num_heads = {} does not divide the generator's text width {}",
+                self.calibrator.num_heads, shape.width
+            )));
+        }
+        let image_tokens = ImageTokens::new(&llama, self.image_tokens, seed);
+        let ends = MapperEnds {
+            in_dim: llama.width(),
+            out_dim: shape.width,
+            num_queries: shape.tokens,
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x0ca1_b4a7);
+        Ok(PreferenceModel {
+            image_tokens,
+            modal_mapper: self.mapper.init(ends, seed, device)?,
+            text_projection: uniform_linear(llama.width(), shape.width, &mut random, device),
+            calibrator: self.calibrator.init(shape.width, &mut random, device),
+            llama: llama.no_grad().add_lora(&self.lora, seed)?,
+        })
+    }
+}
+
+/// A linear layer drawn as PyTorch draws it, from `random`: the same on every backend.
+pub(super) fn uniform_linear<B: Backend>(
+    inputs: usize,
+    outputs: usize,
+    random: &mut ChaCha8Rng,
+    device: &Device<B>,
+) -> Linear<B> {
+    let bound = 1.0 / (inputs as f32).sqrt();
+    let values: Vec<f32> = (0..inputs * outputs)
+        .map(|_| random.random_range(-bound..=bound))
+        .collect();
+    let mut layer = LinearConfig::new(inputs, outputs)
+        .with_initializer(Initializer::Zeros)
+        .init(device);
+    layer.weight = Param::from_data(TensorData::new(values, [inputs, outputs]), device);
+    layer
+}
+
+/// LoRA, the `[IMG]` rows, the mapper, `W_t` and the calibrator over a frozen language model.
+#[derive(Module, Debug)]
+pub struct PreferenceModel<B: Backend> {
+    /// The language model; of it only the adapter trains.
+    pub llama: LlamaForCausalLm<B>,
+    /// The new vocabulary entries.
+    pub image_tokens: ImageTokens<B>,
+    /// From the states at `[IMG]` to conditioning tokens.
+    pub modal_mapper: ModalMapper<B>,
+    /// `W_t`, from the states at the prompt's tokens to the conditioning's width.
+    pub text_projection: Linear<B>,
+    /// The fusion.
+    pub calibrator: BalanceCalibrator<B>,
+}
+
+/// What the model makes of a batch of prompts.
+#[derive(Debug, Clone)]
+pub struct Preference<B: Backend> {
+    /// `E_mm`, `[batch, L + Q, d]`.
+    pub multimodal: Tensor<B, 3>,
+    /// True where `E_mm` is padding, `[batch, L + Q]`.
+    pub padding: Tensor<B, 2, Bool>,
+    /// `E_gen`, `[batch, Q, d]`.
+    pub general: Tensor<B, 3>,
+}
+
+impl<B: Backend> PreferenceModel<B> {
+    /// Equations 7 to 9 of the method.
+    ///
+    /// # Shapes
+    /// - `prompts`: token ids of the preference prompts, without the `[IMG]` tokens
+    /// - `global`: `E_K`, `[batch, Q, d]`
+    pub fn forward(&self, prompts: &[Vec<u32>], global: Tensor<B, 3>) -> Preference<B> {
+        let device = global.device();
+        let [batch, queries, _] = global.dims();
+        assert_eq!(prompts.len(), batch, "a prompt per conditioning");
+        let images = self.image_tokens.count();
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let (ids, mask) = self.padded(prompts, longest);
+        let length = longest + images;
+        let integers = |values| {
+            Tensor::<B, 2, Int>::from_data(
+                TensorData::new::<i64, _>(values, [batch, length]),
+                &device,
+            )
+        };
+        let embedded = self.image_tokens.embed(&self.llama, integers(ids));
+        let mask = integers(mask);
+        let states = self
+            .llama
+            .forward_hidden(embedded.clone(), Some(mask.clone()));
+        let text = self
+            .text_projection
+            .forward(states.clone().narrow(1, 0, longest));
+        let image = self.modal_mapper.forward(
+            states.narrow(1, longest, images),
+            embedded.narrow(1, longest, images),
+        );
+        let multimodal = Tensor::cat(vec![text, image], 1);
+        let padding = Tensor::cat(
+            vec![
+                mask.narrow(1, 0, longest).equal_elem(0),
+                Tensor::<B, 2, Int>::ones([batch, queries], &device).equal_elem(0),
+            ],
+            1,
+        );
+        let general = self
+            .calibrator
+            .forward(global, multimodal.clone(), padding.clone());
+        Preference {
+            multimodal,
+            padding,
+            general,
+        }
+    }
+
+    /// Prompts padded on the left to `longest`, the `[IMG]` tokens behind; ids and mask.
+    fn padded(&self, prompts: &[Vec<u32>], longest: usize) -> (Vec<i64>, Vec<i64>) {
+        let images = self.image_tokens.ids(self.llama.vocabulary_size());
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for prompt in prompts {
+            let pad = longest - prompt.len();
+            ids.extend(std::iter::repeat_n(0, pad));
+            ids.extend(prompt.iter().chain(&images).map(|id| i64::from(*id)));
+            mask.extend(std::iter::repeat_n(0, pad));
+            mask.extend(std::iter::repeat_n(1, prompt.len() + images.len()));
+        }
+        (ids, mask)
+    }
+}

@@ -1,7 +1,13 @@
-//! The reflection module: exploration, reward, losses, and the training step.
+//! The reflection module (paper Sec. 3.3): explore around the conditioning, let the ranking model judge the
+//! images, and turn its reward into a gradient.
+//!
+//! [`step`] is the main path of the whole project. Saving, resuming and logging are `training`'s.
 
+pub mod config;
 pub mod discriminator;
 pub mod exploration;
 pub mod losses;
 pub mod reward;
 pub mod step;
+
+pub use config::ReflectionConfig;

@@ -1,7 +1,8 @@
 //! The policy gradient against its closed form, rewards and advantages by hand, exploration by key.
 
 use burn::tensor::{Tensor, TensorData};
-use ragar::reflection::exploration::{NoiseKey, exploration_noise};
+use ragar::generation::noise::NoiseKey;
+use ragar::reflection::exploration::exploration_noise;
 use ragar::reflection::losses::{self, Distance};
 use ragar::reflection::reward::{
     Baseline, Judgement, RewardForm, RunningDeviation, advantages, reward,
@@ -162,6 +163,8 @@ fn normalised_advantages_have_the_running_deviation_one() {
 mod calibrator {
     use burn::tensor::{Bool, Int};
     use ragar::generation::calibrator::{CalibratorConfig, pool_end, pool_mean};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
 
     use super::*;
 
@@ -179,7 +182,7 @@ mod calibrator {
             num_heads: 2,
             ..Default::default()
         }
-        .init(8, &device());
+        .init(8, &mut ChaCha8Rng::seed_from_u64(1), &device());
         let none = padding([[false; 5]; 2]);
         let global = states("global", 3);
         let general = calibrator.forward(global.clone(), states("multimodal", 5), none);
@@ -193,7 +196,7 @@ mod calibrator {
             num_heads: 2,
             ..Default::default()
         }
-        .init(8, &device())
+        .init(8, &mut ChaCha8Rng::seed_from_u64(1), &device())
         .with_output(weight);
         let mask = padding([[false, false, true, false, true], [false; 5]]);
         let multimodal = states("multimodal", 5);

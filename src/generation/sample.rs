@@ -1,0 +1,34 @@
+//! One sample of the method: what a user and a reference item come down to before the first trained layer.
+
+use serde::{Deserialize, Serialize};
+
+/// Text and vectors of one user and reference; all of it frozen, none of it changes during training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// The user's id.
+    pub user: String,
+    /// The user's row in the ranking model.
+    pub user_index: usize,
+    /// The reference's place in the catalogue.
+    pub reference: usize,
+    /// The reference's id.
+    pub reference_id: String,
+    /// `K_u`: the user's keywords, the most frequent first.
+    pub keywords: Vec<String>,
+    /// The language model's line about them, or the keywords themselves.
+    pub summary: String,
+    /// The preference prompt without its `[IMG]` tokens.
+    pub preference_prompt: String,
+    /// Its token ids.
+    pub preference_ids: Vec<u32>,
+    /// The generator's own prompt: the keywords and the reference's words ("Global").
+    pub global_prompt: String,
+    /// Places of the retrieved items in the history, the most similar first.
+    pub retrieved: Vec<usize>,
+    /// `p_ret`, `[d]`.
+    pub retrieved_preference: Vec<f32>,
+    /// `e_r`: the reference's caption embedding, normalised, `[d]`.
+    pub reference_semantic: Vec<f32>,
+    /// The reference's image embedding, normalised, `[d]`.
+    pub reference_visual: Vec<f32>,
+}

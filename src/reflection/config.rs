@@ -1,0 +1,86 @@
+//! Settings of the reflection module.
+
+use serde::{Deserialize, Serialize};
+
+use super::losses::Distance;
+use super::reward::{Baseline, RewardForm};
+
+/// Settings of the reflection module. Only `num_noises` is in the paper; the rest is our reading.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReflectionConfig {
+    /// `n`: explored images per sample (paper: 3). 0 switches the rank loss off.
+    pub num_noises: usize,
+    /// σ: deviation of the exploration, in units of the conditioning.
+    pub sigma: f32,
+    /// δ: what the personalised image must be ahead by.
+    pub margin: f32,
+    /// The reward's form.
+    pub reward: RewardForm,
+    /// What is subtracted from it.
+    pub baseline: Baseline,
+    /// Whether advantages are divided by their running deviation.
+    pub normalise_advantages: bool,
+    /// α, of `L_rank`.
+    pub rank_weight: f32,
+    /// β, of `L_cal`.
+    pub calibration_weight: f32,
+    /// γ, of `L_sem`.
+    pub semantic_weight: f32,
+    /// Distance of `L_cal` and `L_sem`.
+    pub distance: Distance,
+    /// Denoising steps of the images drawn while training: fewer than at inference, for drawing is nearly all of the cost.
+    pub num_steps: usize,
+    /// Guidance of those images.
+    pub guidance_scale: f32,
+    /// Images denoised at once.
+    pub images_per_batch: usize,
+}
+
+impl Default for ReflectionConfig {
+    fn default() -> Self {
+        Self {
+            num_noises: 3,
+            sigma: 0.1,
+            margin: 0.0,
+            reward: RewardForm::Margin,
+            baseline: Baseline::LeaveOneOut,
+            normalise_advantages: true,
+            rank_weight: 1.0,
+            calibration_weight: 1.0,
+            semantic_weight: 0.1,
+            distance: Distance::Mse,
+            num_steps: 8,
+            guidance_scale: 3.0,
+            images_per_batch: 16,
+        }
+    }
+}
+
+impl ReflectionConfig {
+    /// Refuses values without a meaning, with the reason.
+    ///
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        if !(self.sigma > 0.0 && self.sigma.is_finite()) {
+            return Err(format!("sigma = {} must be above 0", self.sigma));
+        }
+        if self.num_steps == 0 || self.images_per_batch == 0 {
+            return Err("num_steps and images_per_batch must be at least 1".into());
+        }
+        let weights = [
+            ("rank_weight", self.rank_weight),
+            ("calibration_weight", self.calibration_weight),
+            ("semantic_weight", self.semantic_weight),
+            ("margin", self.margin),
+            ("guidance_scale", self.guidance_scale),
+        ];
+        for (key, value) in weights {
+            if !value.is_finite() || value < 0.0 {
+                return Err(format!("{key} = {value} must be a number of at least 0"));
+            }
+        }
+        Ok(())
+    }
+}
