@@ -6,7 +6,7 @@
 //! ```text
 //! 7 app            command line, run configuration, backend, commands, report
 //! 6 training · pretraining · evaluation
-//! 5 reflection · baselines
+//! 5 reflection · preparation · baselines
 //! 4 retrieval · generation
 //! 3 features · pretrained
 //! 2 networks · recommender · data
@@ -25,6 +25,7 @@ pub mod generation;
 pub mod networks;
 pub mod nn;
 pub mod optimisation;
+pub mod preparation;
 pub mod pretrained;
 pub mod pretraining;
 pub mod recommender;
