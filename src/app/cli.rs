@@ -57,11 +57,36 @@ pub struct Global {
 /// The program's contents.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Build data sets
+    #[command(subcommand, arg_required_else_help = true)]
+    Data(DataCommand),
     /// Look into folders and files of networks
     #[command(subcommand, arg_required_else_help = true)]
     Model(ModelCommand),
     /// List the devices that can compute, and why the others cannot
     Devices,
+}
+
+/// `ragar data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Build the sticker data set from npm packages of emoji
+    #[command(
+        long_about = "Build the sticker data set from npm packages of emoji.\n\n\
+            The same glyph exists in several art styles, so the right answer of a personalised drawing is \
+            known. The packages are brought with `npm pack`; when one is missing, the message gives the \
+            command. Everything but the two folders is configuration: see [stickers].",
+        after_help = "Examples:\n  ragar data stickers --packages node_modules --out data/stickers\n  \
+            ragar data stickers --packages node_modules --out data/all --set stickers.selection=all"
+    )]
+    Stickers {
+        /// The folder that holds the unpacked packages
+        #[arg(long, value_name = "DIR")]
+        packages: PathBuf,
+        /// The folder to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 /// `ragar model`.

@@ -5,12 +5,19 @@
 //! result, so that running the saved file repeats the run.
 
 mod reading;
+mod sections;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::stickers::StickerOptions;
+use crate::generation::keywords::KeywordConfig;
+use crate::retrieval::RetrievalConfig;
+use crate::text::prompt::PromptConfig;
+
 pub use reading::{ConfigError, Origin};
+pub use sections::{DataConfig, ModelsConfig, PretrainConfig, RankingConfig};
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -20,53 +27,18 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// Folders of the frozen networks.
     pub models: ModelsConfig,
-}
-
-/// `[data]`: what to personalise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DataConfig {
-    /// A data folder: `items.csv`, `interactions.csv`, `histories.jsonl`, `images/`.
-    pub folder: PathBuf,
-    /// Length of every history (paper: 20).
-    pub history_length: usize,
-    /// Skip and report bad items in place of stopping at the first.
-    pub skip_bad: bool,
-}
-
-impl Default for DataConfig {
-    fn default() -> Self {
-        Self {
-            folder: "assets/stickers".into(),
-            history_length: 20,
-            skip_bad: false,
-        }
-    }
-}
-
-/// `[models]`: Hugging Face folders.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelsConfig {
-    /// CLIP: text and visual encoder of the retrieval and the metrics.
-    pub clip: PathBuf,
-    /// BLIP-2: captions.
-    pub captioner: PathBuf,
-    /// Llama: keywords and the preference prompt.
-    pub language_model: PathBuf,
-    /// Stable Diffusion: `unet`, `vae`, `scheduler`, `tokenizer`, `text_encoder`.
-    pub generator: PathBuf,
-}
-
-impl Default for ModelsConfig {
-    fn default() -> Self {
-        Self {
-            clip: "assets/models/tiny/clip".into(),
-            captioner: "assets/models/tiny/blip2".into(),
-            language_model: "assets/models/tiny/llm".into(),
-            generator: "assets/models/tiny/diffusion".into(),
-        }
-    }
+    /// The ranking model and its training.
+    pub ranking: RankingConfig,
+    /// Which history items matter (paper Sec. 3.1).
+    pub retrieval: RetrievalConfig,
+    /// Prompts of the language model.
+    pub prompts: PromptConfig,
+    /// Keywords of items and users.
+    pub keywords: KeywordConfig,
+    /// Building of the sticker data.
+    pub stickers: StickerOptions,
+    /// Training of the tiny family.
+    pub pretrain: PretrainConfig,
 }
 
 impl RunConfig {
@@ -91,30 +63,66 @@ impl RunConfig {
     /// # Errors
     /// A sentence with the key, the value and the reason.
     pub fn validate(&self) -> Result<(), String> {
-        if self.data.history_length == 0 {
-            return Err(
-                "data.history_length is 0: a preference needs at least one item (paper: 20)".into(),
-            );
+        fn within<E: ToString>(section: &str, checked: Result<(), E>) -> Result<(), String> {
+            checked.map_err(|error| format!("[{section}] {}", error.to_string()))
         }
-        Ok(())
+        within("data", self.data.validate())?;
+        within("ranking.model", self.ranking.model.validate())?;
+        within("ranking.training", self.ranking.training.validate())?;
+        within("retrieval", self.retrieval.validate())?;
+        within("prompts", self.prompts.validate())?;
+        within("stickers", self.stickers.validate())?;
+        within("pretrain.vae", self.pretrain.vae.trainer.validate())
     }
 
-    /// The resolved configuration as TOML.
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string_pretty(self)
+    /// The resolved configuration of one command as TOML: the sections it reads, `pretrain.vae` for one within another.
+    ///
+    /// # Errors
+    /// When a value has no form in TOML.
+    pub fn to_toml(&self, sections: &[&str]) -> Result<String, toml::ser::Error> {
+        // Through text, so that an f32 of 0.1 stays 0.1.
+        let all: toml::Table = toml::from_str(&toml::to_string(self)?).unwrap_or_default();
+        let mut kept = toml::Table::new();
+        for section in sections {
+            copy(&all, &mut kept, section);
+        }
+        toml::to_string_pretty(&kept)
     }
 
-    /// Writes the resolved configuration to `folder/config.toml`; running it again repeats the run.
+    /// Writes the sections that `command` read to `folder/config.toml`; running it again repeats the run.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn save(&self, folder: &Path, command: &str) -> anyhow::Result<()> {
+    pub fn save(&self, folder: &Path, command: &str, sections: &[&str]) -> anyhow::Result<()> {
         let text = format!(
-            "# Resolved configuration of: {command}\n# ragar {}\n\n{}",
+            "# The resolved configuration of `ragar {command}`, version {}.\n# Again: ragar {command} --config {}\n\n{}",
             env!("CARGO_PKG_VERSION"),
-            self.to_toml()?
+            folder.join("config.toml").display(),
+            self.to_toml(sections)?
         );
         super::files::write(&folder.join("config.toml"), text.as_bytes())
+    }
+}
+
+/// Copies the section called `path`, dots going inwards.
+fn copy(from: &toml::Table, to: &mut toml::Table, path: &str) {
+    match path.split_once('.') {
+        None => {
+            if let Some(value) = from.get(path) {
+                to.insert(path.to_string(), value.clone());
+            }
+        }
+        Some((head, rest)) => {
+            let inner = to
+                .entry(head.to_string())
+                .or_insert_with(|| toml::Table::new().into());
+            if let (Some(from), Some(to)) = (
+                from.get(head).and_then(toml::Value::as_table),
+                inner.as_table_mut(),
+            ) {
+                copy(from, to, rest);
+            }
+        }
     }
 }
 
@@ -148,8 +156,14 @@ mod tests {
         ];
         let config = RunConfig::load(None, &arguments).unwrap();
         assert_eq!(config.data.history_length, 7);
-        assert_eq!(config.models.clip, PathBuf::from("x/y"));
-        config.save(folder.path(), "ragar train").unwrap();
+        assert_eq!(config.models.clip, std::path::Path::new("x/y"));
+        config
+            .save(
+                folder.path(),
+                "train",
+                &["data", "models", "ranking", "pretrain.vae"],
+            )
+            .unwrap();
         let again = RunConfig::load(Some(&folder.path().join("config.toml")), &[]).unwrap();
         assert_eq!(again, config);
     }

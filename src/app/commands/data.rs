@@ -1,0 +1,26 @@
+//! `ragar data`: building data folders.
+
+use std::path::Path;
+
+use crate::app::session::Session;
+use crate::data::stickers::{self, StickerOptions};
+
+/// Builds the sticker folder `out` from the unpacked packages.
+pub fn stickers(session: &Session, packages: &Path, out: &Path) -> anyhow::Result<()> {
+    let options = StickerOptions {
+        packages: packages.to_path_buf(),
+        output: out.to_path_buf(),
+        ..session.config.stickers.clone()
+    };
+    let report = stickers::build(&options)?;
+    let users: usize = report.num_users.values().sum();
+    let text = format!(
+        "{}: {} glyphs, {} stickers ({} held out of every training), {users} users, {:.1} MB of images",
+        out.display(),
+        report.num_glyphs,
+        report.num_items,
+        report.num_held_out,
+        report.image_bytes as f64 / 1e6
+    );
+    session.output.result(text, &report)
+}
