@@ -144,3 +144,29 @@ fn broken_models_are_refused_with_the_reason() {
     .expect("a pointer");
     refuses(&["model", "inspect", path], 1, &["git-LFS pointer"]);
 }
+
+#[test]
+fn stickers_without_packages_say_how_to_bring_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path");
+    let out = format!("{path}/out");
+    refuses(
+        &["data", "stickers", "--packages", path, "--out", &out],
+        1,
+        &["npm pack"],
+    );
+    refuses(
+        &[
+            "data",
+            "stickers",
+            "--packages",
+            path,
+            "--out",
+            &out,
+            "--set",
+            "stickers.held_out=2",
+        ],
+        2,
+        &["[stickers]", "held_out"],
+    );
+}
