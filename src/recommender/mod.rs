@@ -11,6 +11,7 @@ pub mod micro;
 pub mod model;
 pub mod neighbours;
 pub mod rank;
+pub mod selection;
 pub mod step;
 
 pub use config::{MicroConfig, RecommenderError};
@@ -18,3 +19,4 @@ pub use features::{FeatureTable, ItemFeatures};
 pub use interactions::{InteractionSplit, Interactions};
 pub use micro::{Micro, MicroEmbeddings, MicroGraphs};
 pub use model::RankingModel;
+pub use selection::ItemSelection;

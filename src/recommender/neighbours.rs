@@ -106,7 +106,7 @@ impl Neighbours {
 }
 
 /// `degree^-1/2`, or 0 for a node whose similarities sum to nothing or less.
-pub(crate) fn degree_scale(degree: f32) -> f32 {
+pub fn degree_scale(degree: f32) -> f32 {
     if degree > 0.0 {
         degree.sqrt().recip()
     } else {
@@ -125,7 +125,7 @@ pub fn unit_rows<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 /// The places and values of the `count` largest values, the largest first, the lower place first in a tie.
-pub(crate) fn largest(values: &[f32], count: usize) -> Vec<(u32, f32)> {
+pub fn largest(values: &[f32], count: usize) -> Vec<(u32, f32)> {
     let count = count.min(values.len());
     if count == 0 {
         return Vec::new();

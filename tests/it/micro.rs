@@ -11,8 +11,10 @@ use ragar::recommender::rank::{
 };
 use ragar::recommender::step::{Batch, add_idle_gradients, step};
 use ragar::recommender::{
-    FeatureTable, Interactions, ItemFeatures, Micro, MicroConfig, MicroGraphs,
+    FeatureTable, Interactions, ItemFeatures, ItemSelection, Micro, MicroConfig, MicroGraphs,
+    RankingModel,
 };
+use ragar::reflection::discriminator::{Case, Discriminator, MicroDiscriminator};
 use ragar::training::recommender::{
     RecommenderTrainingConfig, RecommenderTrainingError, TrainedRecommender, TrainingSurroundings,
     train,
@@ -694,4 +696,217 @@ fn divergence_stops_with_its_place() {
         "{error}"
     );
     assert!(error.to_string().contains("learning_rate"), "{error}");
+}
+
+/// A briefly trained model over sixty items, with feature tables that have moved.
+fn judge(num_item_layers: usize, history: Option<Interactions>) -> MicroDiscriminator<TestBackend> {
+    let (features, interactions) = grouped_world(80, 60, 6);
+    let training = small_training(4);
+    let split = interactions.leave_last(training.validation_items, training.test_items);
+    let config = MicroConfig {
+        embedding_width: 16,
+        num_neighbours: 4,
+        num_item_layers,
+        original_weight: 0.7,
+        ..Default::default()
+    };
+    let surroundings = TrainingSurroundings {
+        checkpoints: None,
+        log: None,
+        interrupt: &Interrupt::default(),
+        progress: &Silent,
+    };
+    let devices = devices();
+    let trained = train::<TestBackend>(
+        &config,
+        &training,
+        &features,
+        &split,
+        &devices.train,
+        &devices.frozen,
+        surroundings,
+    )
+    .unwrap();
+    let micro = trained.model.micro().clone();
+    let history = history.unwrap_or(split.train);
+    MicroDiscriminator::new(
+        RankingModel::new(config, micro, features, history, &devices.frozen).unwrap(),
+        ItemSelection::all(60),
+    )
+}
+
+fn row_tensor(row: &[f32]) -> Tensor<TestBackend, 2> {
+    Tensor::from_data(TensorData::new(row.to_vec(), [1, row.len()]), &device())
+}
+
+#[test]
+fn the_references_own_feature_gets_the_models_own_score_and_rank() {
+    let judge = judge(1, None);
+    let model = judge.model();
+    let cases: Vec<Case> = (0..20)
+        .map(|user| Case {
+            user,
+            reference: (user * 7) % 60,
+        })
+        .collect();
+    for (case, judgement) in cases.iter().zip(judge.judge_references(&cases)) {
+        let scores = model.scores(case.user);
+        let expected = scores[case.reference];
+        assert!(
+            (judgement.score - expected).abs() < 1e-5,
+            "{judgement:?}, {expected}"
+        );
+        let rank = rank_of(
+            expected,
+            case.reference as u32,
+            &scores,
+            &model.excluded()[case.user],
+        );
+        assert!(
+            judgement.rank.abs_diff(rank as usize) <= 1,
+            "{judgement:?}, {rank}"
+        );
+    }
+}
+
+#[test]
+fn a_substituted_feature_is_judged_as_by_rebuilding_everything() {
+    let judge = judge(1, None);
+    let model = judge.model();
+    let table = &model.features().image;
+    let mut rank_difference = 0;
+    let mut exchanged = 0;
+    let mut count = 0;
+    for reference in [0, 13, 31, 58] {
+        for stranger in (1..60).step_by(9) {
+            let feature: Vec<f32> = table
+                .row(stranger)
+                .iter()
+                .zip(table.row((stranger + 5) % 60))
+                .map(|(a, b)| 0.8 * a + 0.3 * b)
+                .collect();
+            let features = ItemFeatures::new(
+                table.with_row(reference, &feature),
+                model.features().text.clone(),
+            )
+            .unwrap();
+            // The trained table's row moves with the given one.
+            let mut micro = model.micro().clone();
+            let shift: Vec<f32> = feature
+                .iter()
+                .zip(table.row(reference))
+                .map(|(a, b)| a - b)
+                .collect();
+            let range = [reference..reference + 1, 0..table.width()];
+            micro.image_embedding.weight = micro.image_embedding.weight.map(|weight| {
+                let row = weight.clone().slice(range.clone()) + row_tensor(&shift);
+                weight.slice_assign(range.clone(), row)
+            });
+            let config = model.config().clone();
+            let history = model.history().clone();
+            let rebuilt = RankingModel::new(config, micro, features, history, &device()).unwrap();
+            for user in [3, 40] {
+                let judgement = judge.judge(user, reference, row_tensor(&feature))[0];
+                let scores = rebuilt.scores(user);
+                let expected = scores[reference];
+                assert!(
+                    (judgement.score - expected).abs() < 1e-5,
+                    "reference {reference}, stranger {stranger}: {judgement:?}, {expected}"
+                );
+                let excluded = &rebuilt.excluded()[user];
+                let rank = rank_of(expected, reference as u32, &scores, excluded) as usize;
+                rank_difference += judgement.rank.abs_diff(rank);
+                exchanged += usize::from(judgement.score != model.scores(user)[reference]);
+                count += 1;
+            }
+        }
+    }
+    assert_eq!(exchanged, count, "another picture gets another score");
+    let mean = rank_difference as f32 / count as f32;
+    assert!(
+        mean < 1.0,
+        "the other items' vectors moved the rank by {mean} on average"
+    );
+}
+
+#[test]
+fn judgements_do_not_depend_on_the_batch() {
+    let judge = judge(2, None);
+    let table = &judge.model().features().image;
+    let cases = [(2, 5), (2, 5), (9, 41)].map(|(user, reference)| Case { user, reference });
+    let rows: Vec<Tensor<TestBackend, 2>> =
+        [7, 20, 33].map(|item| row_tensor(table.row(item))).into();
+    let together = judge.judge_all(&cases, Tensor::cat(rows.clone(), 0));
+    for ((case, row), judgement) in cases.iter().zip(rows).zip(together) {
+        assert_eq!(judge.judge(case.user, case.reference, row), [judgement]);
+    }
+    let broken = judge.judge(0, 5, row_tensor(&vec![f32::NAN; table.width()]))[0];
+    assert!(broken.score.is_nan());
+    assert_eq!(broken.rank, 60, "a broken picture comes last");
+}
+
+#[test]
+fn a_cold_reference_is_judged_by_its_neighbours() {
+    let (_, interactions) = grouped_world(80, 60, 6);
+    let without: Vec<Vec<usize>> = interactions
+        .by_user()
+        .iter()
+        .map(|row| {
+            row.iter()
+                .map(|&i| i as usize)
+                .filter(|&i| i != 12)
+                .collect()
+        })
+        .collect();
+    let judge = judge(1, Some(Interactions::new(60, without).unwrap()));
+    let model = judge.model();
+    let cases = [Case {
+        user: 4,
+        reference: 12,
+    }];
+    let judgement = judge.judge_references(&cases)[0];
+    // By hand: the modal part of the item with the mean of its warm text neighbours.
+    let row = |tensor: &Tensor<TestBackend, 2>, row: usize| -> Vec<f32> {
+        tensor
+            .clone()
+            .slice([row..row + 1])
+            .into_data()
+            .iter::<f32>()
+            .collect()
+    };
+    let embeddings = model.embeddings();
+    let warm: Vec<usize> = model
+        .graphs()
+        .text
+        .original
+        .of(12)
+        .map(|(other, _)| other as usize)
+        .filter(|&other| other != 12)
+        .collect();
+    let user = row(&embeddings.users, 4);
+    let dot = |vector: Vec<f32>| -> f32 { vector.iter().zip(&user).map(|(a, b)| a * b).sum() };
+    let modal = dot(row(&embeddings.items, 12)) - dot(row(&embeddings.collaborative_items, 12));
+    let neighbours: f32 = warm
+        .iter()
+        .map(|&i| dot(row(&embeddings.collaborative_items, i)))
+        .sum();
+    let expected = modal + neighbours / warm.len() as f32;
+    assert!(
+        (judgement.score - expected).abs() < 1e-5,
+        "{judgement:?}, {expected}"
+    );
+}
+
+#[test]
+fn items_kept_out_have_no_row() {
+    let selection = ItemSelection::new(&[true, false, true]);
+    assert_eq!(selection.places(), [0, 2]);
+    assert_eq!(
+        (selection.row(2), selection.row(1), selection.row(9)),
+        (Some(1), None, None)
+    );
+    assert_eq!(selection.select(&[1.0, 2.0, 3.0], 1), [1.0, 3.0]);
+    let interactions = selection.interactions(&[vec![2, 1, 0]]).unwrap();
+    assert_eq!(interactions.of(0), [1, 0]);
+    assert!(selection.interactions(&[vec![3]]).is_err());
 }
