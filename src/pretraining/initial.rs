@@ -46,8 +46,8 @@ impl<B: Backend, F: Fn(&str) -> bool> ModuleMapper<B> for Seeder<F> {
         let shape = tensor.dims();
         let count: usize = shape.iter().product();
         let inputs = match container {
-            "Linear" => shape[0],
-            "Conv2d" => count / shape[0],
+            "Struct:Linear" => shape[0],
+            "Struct:Conv2d" => count / shape[0],
             _ => return Param::from_mapped_value(id, tensor, mapper),
         };
         let path = self
