@@ -1,1 +1,126 @@
-//! The frozen image generator.
+//! The frozen image generator (method, equation 12): conditioning in, images out. It runs without a graph.
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
+use crate::networks::scheduler::{Ddim, SchedulerConfig, SchedulerError};
+
+/// How an image is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenerateOptions {
+    /// Denoising steps.
+    pub num_steps: usize,
+    /// How far to go from the unconditional prediction through the conditional one and beyond; 1 asks the network
+    /// for the conditional prediction only, at half the cost.
+    pub guidance_scale: f64,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            num_steps: 50,
+            guidance_scale: 7.5,
+        }
+    }
+}
+
+/// A latent diffusion model ready to draw.
+#[derive(Debug, Clone)]
+pub struct Generator<B: Backend> {
+    unet: UNet2DConditionModel<B>,
+    vae: AutoencoderKl<B>,
+    scheduler: SchedulerConfig,
+}
+
+impl<B: Backend> Generator<B> {
+    /// A generator of loaded parts.
+    pub fn new(
+        unet: UNet2DConditionModel<B>,
+        vae: AutoencoderKl<B>,
+        scheduler: SchedulerConfig,
+    ) -> Self {
+        Self {
+            unet,
+            vae,
+            scheduler,
+        }
+    }
+
+    /// The autoencoder.
+    pub fn vae(&self) -> &AutoencoderKl<B> {
+        &self.vae
+    }
+
+    /// Images in [−1, 1] from conditioning and the caller's initial noise.
+    ///
+    /// # Shapes
+    /// `conditioning` `[batch, tokens, width]`, `unconditional` the same or with a batch of one (the empty prompt),
+    /// `latents` `[batch, latent channels, height, width]` of standard normal noise → `[batch, 3, H, W]`.
+    ///
+    /// # Errors
+    /// When the number of steps does not fit the schedule.
+    pub fn generate(
+        &self,
+        conditioning: Tensor<B, 3>,
+        unconditional: Tensor<B, 3>,
+        latents: Tensor<B, 4>,
+        options: &GenerateOptions,
+    ) -> Result<Tensor<B, 4>, SchedulerError> {
+        let latents = self.denoise(conditioning, unconditional, latents, options, |_, _| ())?;
+        Ok(self.decode(latents))
+    }
+
+    /// As [`generate`](Self::generate), but stops at the scaled latents; `observe` sees the latents after each step.
+    /// Nothing is read back from the device on the way.
+    ///
+    /// # Errors
+    /// When the number of steps does not fit the schedule.
+    pub fn denoise(
+        &self,
+        conditioning: Tensor<B, 3>,
+        unconditional: Tensor<B, 3>,
+        latents: Tensor<B, 4>,
+        options: &GenerateOptions,
+        mut observe: impl FnMut(usize, &Tensor<B, 4>),
+    ) -> Result<Tensor<B, 4>, SchedulerError> {
+        let sampler = Ddim::new(&self.scheduler, options.num_steps)?;
+        let [batch, ..] = latents.dims();
+        let device = latents.device();
+        let guided = options.guidance_scale != 1.0;
+        let context = if guided {
+            let shape = conditioning.dims();
+            Tensor::cat(vec![unconditional.expand(shape), conditioning], 0)
+        } else {
+            conditioning
+        };
+        let rows = if guided { 2 * batch } else { batch };
+        let mut latents = latents;
+        for (index, &timestep) in sampler.timesteps().iter().enumerate() {
+            let steps = TensorData::new(vec![timestep as f32; rows], [rows]);
+            let steps = Tensor::<B, 1>::from_data(steps, &device);
+            let input = if guided {
+                Tensor::cat(vec![latents.clone(), latents.clone()], 0)
+            } else {
+                latents.clone()
+            };
+            let output = self.unet.forward(input, steps, context.clone());
+            let output = if guided {
+                let without = output.clone().narrow(0, 0, batch);
+                let with = output.narrow(0, batch, batch);
+                without.clone() + (with - without).mul_scalar(options.guidance_scale)
+            } else {
+                output
+            };
+            latents = sampler.step(output, index, latents);
+            observe(index, &latents);
+        }
+        Ok(latents)
+    }
+
+    /// Images in [−1, 1] of scaled latents.
+    pub fn decode(&self, latents: Tensor<B, 4>) -> Tensor<B, 4> {
+        self.vae.decode(self.vae.unscale(latents)).clamp(-1.0, 1.0)
+    }
+}

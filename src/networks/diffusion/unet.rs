@@ -67,8 +67,11 @@ impl<B: Backend> UNet2DConditionModel<B> {
         timestep: Tensor<B, 1>,
         encoder_hidden_states: Tensor<B, 3>,
     ) -> Tensor<B, 4> {
-        let [first, ..] = self.conv_in.weight.dims();
+        let weight = self.conv_in.weight.val();
+        let [first, ..] = weight.dims();
         let features = sinusoidal(timestep, first, self.flip_sin_to_cos, self.freq_shift);
+        // The steps come in f32: bf16 cannot tell 998 from 999.
+        let features = features.cast(weight.dtype());
         let time = silu(self.time_embedding.forward(features));
 
         let mut hidden = self.conv_in.forward(sample);
