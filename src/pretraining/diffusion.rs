@@ -110,7 +110,7 @@ pub fn tiny_unet() -> UNetConfig {
             block("CrossAttnUpBlock2D"),
             block("UpBlock2D"),
         ],
-        block_out_channels: vec![64, 96, 128],
+        block_out_channels: vec![64, 96, 112],
         layers_per_block: PerLevel::All(1),
         downsample_padding: 1,
         mid_block_scale_factor: 1.0,
