@@ -1,6 +1,7 @@
 //! Users: what they interacted with, and what is to be drawn for them.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::item::Catalogue;
 
@@ -49,14 +50,21 @@ pub struct Interaction {
     pub timestamp: i64,
 }
 
-/// One line of `histories.jsonl`: the same with item ids.
+/// One line of `histories.jsonl`: the same with item ids. Ids may be written as numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryLine {
+    #[serde(deserialize_with = "id")]
     pub user: String,
+    #[serde(deserialize_with = "ids")]
     pub history: Vec<String>,
+    #[serde(deserialize_with = "id")]
     pub reference: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "optional_id",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub target: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
@@ -74,4 +82,46 @@ impl HistoryLine {
             split: history.split,
         }
     }
+}
+
+/// A string, or a whole number taken as its digits.
+struct Id(String);
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdVisitor;
+        impl Visitor<'_> for IdVisitor {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an id: a string or a whole number")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, id: &str) -> Result<Id, E> {
+                Ok(Id(id.to_string()))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, id: u64) -> Result<Id, E> {
+                Ok(Id(id.to_string()))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, id: i64) -> Result<Id, E> {
+                Ok(Id(id.to_string()))
+            }
+        }
+        deserializer.deserialize_any(IdVisitor)
+    }
+}
+
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Id::deserialize(deserializer).map(|id| id.0)
+}
+
+fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let ids = Vec::<Id>::deserialize(deserializer)?;
+    Ok(ids.into_iter().map(|id| id.0).collect())
+}
+
+fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<Id>::deserialize(deserializer)?.map(|id| id.0))
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub mod error;
+pub mod folder;
 pub mod held_out;
 pub mod language;
 pub mod packages;
@@ -24,6 +25,7 @@ mod notices;
 
 pub use build::{BuildReport, StickerOptions, build};
 pub use error::StickerError;
+pub use folder::Stickers;
 pub use language::{GROUPS, caption, caption_variant, item_text, keyword_answer, theme_phrase};
 pub use selection::Selection;
 pub use users::UserOptions;
