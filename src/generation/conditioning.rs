@@ -1,7 +1,10 @@
 //! Prompts as the generator's text encoder sees them.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+use crate::networks::clip::ClipTextModel;
+use crate::text::TextTokenizer;
 
 /// The generator's text encoder.
 pub trait TextEncoder<B: Backend> {
@@ -21,4 +24,56 @@ pub struct Conditioning<B: Backend> {
     pub padding: Tensor<B, 2, Bool>,
     /// The end token's position, `[batch]`.
     pub ends: Tensor<B, 1, Int>,
+}
+
+/// CLIP's text tower and its tokeniser as the generator's text encoder.
+#[derive(Debug)]
+pub struct ClipTextEncoder<'a, B: Backend> {
+    model: &'a ClipTextModel<B>,
+    projection: Option<Tensor<B, 2>>,
+    tokenizer: &'a TextTokenizer,
+    tokens: usize,
+    device: Device<B>,
+}
+
+impl<'a, B: Backend> ClipTextEncoder<'a, B> {
+    /// An encoder of prompts of `tokens` tokens (`Q`). `projection`, `[d, joint]`, leads to CLIP's joint space.
+    pub fn new(
+        model: &'a ClipTextModel<B>,
+        projection: Option<Tensor<B, 2>>,
+        tokenizer: &'a TextTokenizer,
+        tokens: usize,
+        device: &Device<B>,
+    ) -> Self {
+        Self {
+            model,
+            projection,
+            tokenizer,
+            tokens,
+            device: device.clone(),
+        }
+    }
+}
+
+impl<B: Backend> TextEncoder<B> for ClipTextEncoder<'_, B> {
+    fn encode(&self, prompts: &[&str]) -> Conditioning<B> {
+        let (ids, real) = self.tokenizer.encode_padded(prompts, self.tokens);
+        let shape = [prompts.len(), self.tokens];
+        let ends: Vec<i64> = real
+            .iter()
+            .map(|row| row.iter().filter(|real| **real).count() as i64 - 1)
+            .collect();
+        let ids: Vec<i64> = ids.iter().flatten().map(|id| i64::from(*id)).collect();
+        let padding: Vec<bool> = real.iter().flatten().map(|real| !real).collect();
+        let ids = Tensor::from_data(TensorData::new(ids, shape), &self.device);
+        Conditioning {
+            states: self.model.forward(ids).last_hidden_state,
+            padding: Tensor::from_data(TensorData::new(padding, shape), &self.device),
+            ends: Tensor::from_data(TensorData::new(ends, [prompts.len()]), &self.device),
+        }
+    }
+
+    fn projection(&self) -> Option<Tensor<B, 2>> {
+        self.projection.clone()
+    }
 }

@@ -13,6 +13,8 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;
 
+use crate::networks::clip::{Clip, ClipPreprocessing, normalise};
+
 use super::reward::Judgement;
 use crate::recommender::micro::Modality;
 use crate::recommender::neighbours::{Neighbours, degree_scale, largest, unit_rows};
@@ -29,6 +31,27 @@ pub struct Case {
     pub user: usize,
     /// Place of the item in the catalogue whose visual feature is substituted.
     pub reference: usize,
+}
+
+/// The frozen encoder whose space the ranking model's image features live in.
+pub trait VisualEncoder<B: Backend> {
+    /// Normalised embeddings of images in [−1, 1], `[batch, 3, height, width]` to `[batch, d]`.
+    fn encode(&self, images: Tensor<B, 4>) -> Tensor<B, 2>;
+}
+
+/// CLIP's vision tower behind its own preprocessing, without leaving the device.
+#[derive(Debug)]
+pub struct ClipVisualEncoder<'a, B: Backend> {
+    /// The network.
+    pub clip: &'a Clip<B>,
+    /// Size, mean and deviation of its pixels.
+    pub preprocessing: &'a ClipPreprocessing,
+}
+
+impl<B: Backend> VisualEncoder<B> for ClipVisualEncoder<'_, B> {
+    fn encode(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        normalise(self.clip.image_embeds(self.preprocessing.from_symmetric(images)))
+    }
 }
 
 /// A frozen ranking model that scores an image in the reference's place (equation 13 of the method).
