@@ -2,6 +2,7 @@
 
 pub mod calibrator;
 pub mod conditioning;
+pub mod drawing;
 pub mod generator;
 pub mod keywords;
 pub mod mapper;

@@ -32,7 +32,7 @@ pub struct ReflectionConfig {
     /// Denoising steps of the images drawn while training: fewer than at inference, for drawing is nearly all of the cost.
     pub num_steps: usize,
     /// Guidance of those images.
-    pub guidance_scale: f32,
+    pub guidance_scale: f64,
     /// Images denoised at once.
     pub images_per_batch: usize,
 }
@@ -74,7 +74,7 @@ impl ReflectionConfig {
             ("calibration_weight", self.calibration_weight),
             ("semantic_weight", self.semantic_weight),
             ("margin", self.margin),
-            ("guidance_scale", self.guidance_scale),
+            ("guidance_scale", self.guidance_scale as f32),
         ];
         for (key, value) in weights {
             if !value.is_finite() || value < 0.0 {

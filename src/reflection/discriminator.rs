@@ -50,7 +50,10 @@ pub struct ClipVisualEncoder<'a, B: Backend> {
 
 impl<B: Backend> VisualEncoder<B> for ClipVisualEncoder<'_, B> {
     fn encode(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        normalise(self.clip.image_embeds(self.preprocessing.from_symmetric(images)))
+        normalise(
+            self.clip
+                .image_embeds(self.preprocessing.from_symmetric(images)),
+        )
     }
 }
 

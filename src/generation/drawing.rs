@@ -1,0 +1,93 @@
+//! Drawing for samples: each image starts from its sample's own latent, however many are drawn at once.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Device, Tensor};
+
+use crate::networks::scheduler::SchedulerError;
+
+use super::conditioning::TextEncoder;
+use super::generator::{GenerateOptions, Generator};
+use super::noise::initial_latent;
+use super::preference::PreferenceModel;
+use super::sample::Sample;
+
+/// A generator with its text encoder, its noise and its settings.
+#[derive(Clone, Copy)]
+pub struct Drawing<'a, B: Backend> {
+    /// Conditionings to images.
+    pub generator: &'a Generator<B>,
+    /// Prompts to conditionings.
+    pub text: &'a dyn TextEncoder<B>,
+    /// Steps and guidance.
+    pub options: &'a GenerateOptions,
+    /// Channels, height and width of a latent.
+    pub latent_shape: [usize; 3],
+    /// Images denoised at once.
+    pub images_per_batch: usize,
+    /// Of the initial latents.
+    pub seed: u64,
+    /// Where the generator lives.
+    pub device: &'a Device<B>,
+}
+
+impl<B: Backend> Drawing<'_, B> {
+    /// One image in [−1, 1] per conditioning; image `i` starts from the latent of `samples[i]`. `each` receives
+    /// the images batch by batch, in order, so that a long list need not stand in memory.
+    ///
+    /// # Shapes
+    /// `conditionings` is `[images, Q, d]`; `each` receives `[count, 3, height, width]`.
+    ///
+    /// # Errors
+    /// When the schedule refuses the number of steps.
+    pub fn conditionings(
+        &self,
+        samples: &[&Sample],
+        conditionings: Tensor<B, 3>,
+        mut each: impl FnMut(Tensor<B, 4>),
+    ) -> Result<(), SchedulerError> {
+        let empty = self.text.encode(&[""]).states;
+        for (index, chunk) in samples.chunks(self.images_per_batch.max(1)).enumerate() {
+            let start = index * self.images_per_batch.max(1);
+            let latents = chunk
+                .iter()
+                .map(|sample| initial_latent(self.seed, sample, self.latent_shape, self.device))
+                .collect();
+            each(self.generator.generate(
+                conditionings.clone().narrow(0, start, chunk.len()),
+                empty.clone(),
+                Tensor::cat(latents, 0),
+                self.options,
+            )?);
+        }
+        Ok(())
+    }
+
+    /// Images of plain prompts, one per sample.
+    ///
+    /// # Errors
+    /// As [`Drawing::conditionings`].
+    pub fn prompts(
+        &self,
+        samples: &[&Sample],
+        prompts: &[&str],
+        each: impl FnMut(Tensor<B, 4>),
+    ) -> Result<(), SchedulerError> {
+        self.conditionings(samples, self.text.encode(prompts).states, each)
+    }
+
+    /// The personalised images: `generator(E_gen)`.
+    ///
+    /// # Errors
+    /// As [`Drawing::conditionings`].
+    pub fn personalised(
+        &self,
+        model: &PreferenceModel<B>,
+        samples: &[&Sample],
+        each: impl FnMut(Tensor<B, 4>),
+    ) -> Result<(), SchedulerError> {
+        let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
+        let ids: Vec<Vec<u32>> = samples.iter().map(|s| s.preference_ids.clone()).collect();
+        let global = self.text.encode(&prompts).states;
+        self.conditionings(samples, model.forward(&ids, global).general, each)
+    }
+}
