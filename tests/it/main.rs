@@ -23,3 +23,4 @@ mod scheduler;
 mod stickers;
 mod support;
 mod text;
+mod training;
