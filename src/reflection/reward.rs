@@ -106,7 +106,22 @@ pub fn advantages(rewards: &[Vec<f32>], baseline: Baseline) -> Vec<Vec<f32>> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunningDeviation {
     count: u64,
+    /// As bits: a checkpoint in JSON must bring back the very same number.
+    #[serde(with = "bits")]
     squares: f64,
+}
+
+/// A float as the integer of its bits.
+mod bits {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(value.to_bits())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        u64::deserialize(deserializer).map(f64::from_bits)
+    }
 }
 
 impl RunningDeviation {
