@@ -1,9 +1,12 @@
 //! What can go wrong while a network of the tiny family is trained.
 
 use crate::networks::diffusion::DiffusionConfigError;
+use crate::networks::llama::LlamaConfigError;
 use crate::networks::scheduler::SchedulerError;
 use crate::optimisation::CheckpointError;
 use crate::optimisation::parameters::ParameterError;
+use crate::text::TokenizerError;
+use crate::text::prompt::PromptError;
 
 /// A training run that cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +17,15 @@ pub enum PretrainingError {
     /// The noise schedule cannot be built.
     #[error("scheduler configuration: {0}")]
     Scheduler(#[from] SchedulerError),
+    /// The language model's configuration cannot be built.
+    #[error("language model: {0}")]
+    Language(#[from] LlamaConfigError),
+    /// A prompt's template is wrong.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// No vocabulary can be learned.
+    #[error("tokeniser: {0}")]
+    Tokenizer(#[from] TokenizerError),
     /// A checkpoint cannot be written or taken up.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -408,3 +408,157 @@ fn rotations_are_relative() {
     assert!((score(5, 2) - score(45, 42)).abs() < 1e-5);
     assert!((score(5, 2) - score(5, 3)).abs() > 1e-3);
 }
+
+mod language {
+    //! Training of the small language model.
+
+    use std::collections::HashSet;
+
+    use burn::tensor::backend::AutodiffBackend;
+    use ragar::data::stickers::{GROUPS, Sticker, Style, caption, keyword_answer};
+    use ragar::optimisation::{Interrupt, Schedule, Silent};
+    use ragar::pretraining::language::{
+        Corpus, LanguagePretrainingConfig, Mixture, TrainedLanguageModel, run,
+    };
+    use ragar::pretraining::trainer::TrainerConfig;
+    use ragar::text::prompt::PromptConfig;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    use crate::support::{TestBackend, devices};
+
+    type Inner = <TestBackend as AutodiffBackend>::InnerBackend;
+
+    /// Seven glyphs in every style; one style of each is held out.
+    fn stickers() -> Vec<Sticker> {
+        let labels = ["cat", "pear", "wink", "bus", "hat", "key", "rose"];
+        let mut stickers = Vec::new();
+        for (place, label) in labels.iter().enumerate() {
+            for style in Style::ALL {
+                stickers.push(Sticker {
+                    item: stickers.len(),
+                    glyph: format!("{place}"),
+                    label: label.to_string(),
+                    tags: vec![format!("tag{place}")],
+                    group: GROUPS[place].to_string(),
+                    style,
+                    held_out: style == Style::ALL[place % 5],
+                });
+            }
+        }
+        stickers
+    }
+
+    #[test]
+    fn no_exercise_names_a_held_out_pair() {
+        let stickers = stickers();
+        let (prompts, mixture) = (PromptConfig::default(), Mixture::default());
+        let corpus = Corpus::new(&stickers, &prompts, &mixture).unwrap();
+        let forbidden: Vec<String> = stickers
+            .iter()
+            .filter(|sticker| sticker.held_out)
+            .flat_map(|sticker| [caption(sticker), keyword_answer(sticker)])
+            .collect();
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut kinds = HashSet::new();
+        for _ in 0..3000 {
+            let exercise = corpus.draw(&mut random);
+            let text = format!("{}{}", exercise.prompt, exercise.answer);
+            if let Some(pair) = forbidden.iter().find(|pair| text.contains(*pair)) {
+                panic!("{pair:?} stands in {text:?}");
+            }
+            kinds.insert((exercise.prompt.is_empty(), exercise.ends));
+        }
+        assert_eq!(kinds.len(), 3, "learned whole, continued, answered");
+    }
+
+    fn config(steps: usize) -> LanguagePretrainingConfig {
+        LanguagePretrainingConfig {
+            trainer: TrainerConfig {
+                steps,
+                // The rate must not depend on where the run ends.
+                schedule: Schedule {
+                    learning_rate: 3e-3,
+                    decay: ragar::optimisation::Decay::Constant,
+                    ..Schedule::default()
+                },
+                evaluate_every: 1000,
+                log_every: 2,
+                checkpoint_every: 2,
+                ..TrainerConfig::default()
+            },
+            batch_size: 4,
+            vocab_size: 320,
+            width: 32,
+            feed_forward_width: 32,
+            num_layers: 1,
+            num_heads: 2,
+            num_key_value_heads: 1,
+            num_evaluated: 2,
+            ..LanguagePretrainingConfig::default()
+        }
+    }
+
+    fn train(steps: usize, folder: &std::path::Path) -> TrainedLanguageModel<Inner> {
+        let devices = devices();
+        run::<TestBackend>(
+            &config(steps),
+            &PromptConfig::default(),
+            &stickers(),
+            folder,
+            &devices.train,
+            &devices.frozen,
+            &Silent,
+            &Interrupt::default(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_resumed_run_equals_an_uninterrupted_one() {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let uninterrupted = train(4, whole.path());
+        train(2, parts.path());
+        let resumed = train(4, parts.path());
+        let table = |trained: &TrainedLanguageModel<Inner>| {
+            trained.network.model.embed_tokens.weight.val().into_data()
+        };
+        assert_eq!(table(&resumed), table(&uninterrupted));
+        assert_eq!(resumed.report.steps, 4);
+        let log = std::fs::read_to_string(parts.path().join("metrics.jsonl")).unwrap();
+        assert!(log.contains("\"held_out\""), "{log}");
+    }
+
+    #[test]
+    fn settings_and_data_without_meaning_are_refused() {
+        let devices = devices();
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |config: &LanguagePretrainingConfig, stickers: &[Sticker]| {
+            run::<TestBackend>(
+                config,
+                &PromptConfig::default(),
+                stickers,
+                folder.path(),
+                &devices.train,
+                &devices.frozen,
+                &Silent,
+                &Interrupt::default(),
+            )
+            .unwrap_err()
+            .to_string()
+        };
+        let mut wrong = config(1);
+        wrong.mixture.wrong_captions = 1.5;
+        let error = refused(&wrong, &stickers());
+        assert!(error.contains("mixture.wrong_captions"), "{error}");
+        let mut wrong = config(1);
+        wrong.num_heads = 3;
+        let error = refused(&wrong, &stickers());
+        assert!(error.contains("num_attention_heads"), "{error}");
+        let seen: Vec<Sticker> = stickers().into_iter().filter(|s| !s.held_out).collect();
+        let error = refused(&config(1), &seen);
+        assert!(error.contains("0 held out"), "{error}");
+        let unknown: Result<LanguagePretrainingConfig, _> = toml::from_str("bacth_size = 3");
+        assert!(unknown.unwrap_err().to_string().contains("bacth_size"));
+    }
+}
