@@ -9,6 +9,8 @@ use ragar::networks::blip2::{
     TokenBatch,
 };
 
+use ragar::pretrained::blip2;
+
 use crate::support::{Golden, TestBackend, compare, device, golden_dir};
 
 const CASES: [&str; 2] = ["blip2-opt", "blip2-post-norm"];
@@ -283,4 +285,53 @@ fn an_impossible_configuration_names_its_key() {
         serde_json::from_str::<Blip2Config>(&bad).is_err(),
         "an unknown activation is an error"
     );
+}
+
+/// A copy of a golden checkpoint's folder with an edited configuration.
+fn edited(case: &str, edit: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = golden_dir(case).join("model");
+    for file in ["model.safetensors", "generation_config.json"] {
+        std::fs::copy(model.join(file), folder.path().join(file)).expect("a copy");
+    }
+    let text = std::fs::read_to_string(model.join("config.json")).expect("a configuration");
+    let mut config = serde_json::from_str(&text).expect("JSON");
+    edit(&mut config);
+    std::fs::write(folder.path().join("config.json"), config.to_string()).expect("a configuration");
+    folder
+}
+
+#[test]
+fn the_file_decides_whether_the_head_is_tied() {
+    for (case, tied) in [("blip2-opt", false), ("blip2-post-norm", true)] {
+        let folder = edited(case, |config| {
+            config["text_config"]["tie_word_embeddings"] = tied.into();
+        });
+        let (config, network) =
+            blip2::open_network::<TestBackend>(folder.path(), &device()).expect("a network");
+        assert_eq!(config.text_config.tie_word_embeddings, !tied, "{case}");
+        let golden = Golden::open(case);
+        golden.check("output.logits", logits(&network, &golden));
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_blip2_says_so() {
+    let folder = edited("blip2-opt", |config| config["model_type"] = "clip".into());
+    let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a CLIP");
+    assert!(error.to_string().contains("blip-2"), "{error}");
+    let folder = edited("blip2-opt", |config| {
+        config["text_config"]["model_type"] = "t5".into()
+    });
+    let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a T5");
+    let error = error.to_string();
+    assert!(
+        error.contains("text_config.model_type") && error.contains("config.json"),
+        "{error}"
+    );
+    let folder = edited("blip2-opt", |config| {
+        config["text_config"]["ffn_dim"] = 81.into()
+    });
+    let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a misfit");
+    assert!(error.to_string().contains("fc1"), "{error}");
 }
