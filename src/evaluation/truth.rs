@@ -165,14 +165,13 @@ impl StyleClassifier {
         for step in 1..=options.num_steps as i32 {
             let gradient = self.gradient(rows, styles, options.l2_weight);
             let correction = (1.0 - 0.999f64.powi(step)).sqrt() / (1.0 - 0.9f64.powi(step));
-            for style in 0..shape.0 {
-                for column in 0..shape.1 {
-                    let slope = gradient[style][column];
-                    let (m, v) = (&mut first[style][column], &mut second[style][column]);
+            let tables = first.iter_mut().zip(&mut second).zip(&gradient);
+            for (weights, ((first, second), slopes)) in self.weights.iter_mut().zip(tables) {
+                let moments = first.iter_mut().zip(second).zip(slopes);
+                for (weight, ((m, v), slope)) in weights.iter_mut().zip(moments) {
                     *m = 0.9 * *m + 0.1 * slope;
                     *v = 0.999 * *v + 0.001 * slope * slope;
-                    let update = correction * *m / (v.sqrt() + 1e-9);
-                    self.weights[style][column] -= options.learning_rate * update;
+                    *weight -= options.learning_rate * correction * *m / (v.sqrt() + 1e-9);
                 }
             }
         }

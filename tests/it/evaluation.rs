@@ -152,13 +152,10 @@ fn world(noise: f32) -> World {
         glyphs: Vec::new(),
         held_out: Vec::new(),
     };
-    for glyph in 0..GLYPHS {
-        for style in 0..STYLES {
+    for (glyph, glyph_direction) in glyph_directions.iter().enumerate() {
+        for (style, style_direction) in style_directions.iter().enumerate() {
             let jitter = direction(noise);
-            let parts = style_directions[style]
-                .iter()
-                .zip(&glyph_directions[glyph])
-                .zip(jitter);
+            let parts = style_direction.iter().zip(glyph_direction).zip(jitter);
             world
                 .embeddings
                 .push(parts.map(|((a, b), c)| a + b + c).collect());
