@@ -124,7 +124,10 @@ impl<B: Backend> BalanceCalibrator<B> {
 /// Mean of `states`, `[batch, t, d]`, over the positions that are not `padding`, `[batch, t]`; `[batch, d]`.
 pub fn pool_mean<B: Backend>(states: Tensor<B, 3>, padding: Tensor<B, 2, Bool>) -> Tensor<B, 2> {
     let [batch, length, width] = states.dims();
-    let real = padding.bool_not().float().reshape([batch, length, 1]);
+    // Filled, not computed from `padding.float()`: a float made of booleans has no place in a graph.
+    let real = Tensor::<B, 2>::ones([batch, length], &states.device())
+        .mask_fill(padding, 0.0)
+        .reshape([batch, length, 1]);
     let count = real.clone().sum_dim(1).clamp_min(1.0);
     ((states * real).sum_dim(1) / count).reshape([batch, width])
 }

@@ -184,7 +184,9 @@ fn attention_bias<B: Backend>(
         Some(mask) => {
             let [batch, length] = mask.dims();
             assert_eq!(length, all, "the mask covers the cached and the new tokens");
-            let padding = (mask.float() - 1.0) * -FORBIDDEN;
+            // Filled, not computed from `mask.float()`: a float made of integers has no place in a graph.
+            let padding = Tensor::<B, 2>::zeros([batch, all], device)
+                .mask_fill(mask.equal_elem(0), FORBIDDEN);
             causal + padding.reshape([batch, 1, 1, all])
         }
     }
