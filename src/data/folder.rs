@@ -3,7 +3,7 @@
 //! Everyone's own data comes in this form, the shipped stickers too; `docs/data.md` documents it. Reading looks at the
 //! tables only; pictures are opened when they are needed, or by [`super::check`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
@@ -105,6 +105,51 @@ impl DataFolder {
             return Err(error);
         }
         Ok((folder, findings))
+    }
+
+    /// The folder without `items`: their interactions go, they leave the histories, and a history whose items or whose
+    /// reference are gone goes whole. A target that is gone is no longer known.
+    pub fn without(&self, items: &BTreeSet<usize>) -> Self {
+        let mut places = vec![None; self.catalogue.len()];
+        let mut kept = Vec::new();
+        let mut item_rows = Vec::new();
+        for (old, item) in self.catalogue.iter().enumerate() {
+            if !items.contains(&old) {
+                places[old] = Some(kept.len());
+                kept.push(item.clone());
+                item_rows.push(self.item_rows[old]);
+            }
+        }
+        let interactions = self.interactions.iter().filter_map(|interaction| {
+            Some(Interaction {
+                item: places[interaction.item]?,
+                ..interaction.clone()
+            })
+        });
+        let lines = self.histories.iter().zip(&self.history_rows);
+        let (histories, history_rows) = lines
+            .filter_map(|(line, &row)| {
+                let history: Vec<usize> = line.history.iter().filter_map(|&i| places[i]).collect();
+                let reference = places[line.reference]?;
+                let target = line.target.and_then(|target| places[target]);
+                let left = History {
+                    history,
+                    reference,
+                    target,
+                    ..line.clone()
+                };
+                (!left.history.is_empty()).then_some((left, row))
+            })
+            .unzip();
+        Self {
+            root: self.root.clone(),
+            interactions: interactions.collect(),
+            histories,
+            // Ids were distinct before.
+            catalogue: Catalogue::new(kept).unwrap_or_default(),
+            item_rows,
+            history_rows,
+        }
     }
 
     /// The first history of `user`.
