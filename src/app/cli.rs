@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::backend;
 
@@ -45,6 +45,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
 
+    /// Report bad items and users and go on without them
+    #[arg(long, global = true)]
+    pub skip_bad: bool,
+
     /// Print the result as one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -57,14 +61,125 @@ pub struct Global {
 /// The program's contents.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build data sets
+    /// Build and check data folders
     #[command(subcommand, arg_required_else_help = true)]
     Data(DataCommand),
     /// Look into folders and files of networks
     #[command(subcommand, arg_required_else_help = true)]
     Model(ModelCommand),
+    /// See the whole method at work on the shipped stickers
+    #[command(
+        long_about = "See the whole method at work on the shipped stickers.\n\n\
+            Trains the ranking model, writes captions and keywords, trains RAGAR at a small budget, draws for test users, and \
+            writes report.html and report.json. The budget is configuration: see config.toml in the run's folder.",
+        after_help = "Examples:\n  ragar demo\n  ragar demo --quick --out /tmp/demo\n  \
+            ragar demo --set training.steps=200 --device tch"
+    )]
+    Demo {
+        /// Two minutes in place of ten: too little to learn much
+        #[arg(long)]
+        quick: bool,
+        /// The run's folder
+        #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+        out: PathBuf,
+    },
+    /// Compute captions, embeddings and keywords of all items
+    #[command(
+        long_about = "Compute captions (BLIP-2), embeddings (CLIP) and keywords (the language model) of all items.\n\n\
+            Kept by content in the feature store: only what is new is computed, and a stopped run loses nothing. The other \
+            commands compute what they miss by themselves.",
+        after_help = "Example:\n  ragar prepare --config configs/tiny.toml"
+    )]
+    Prepare,
+    /// Train and judge the ranking model alone
+    #[command(subcommand, arg_required_else_help = true)]
+    Rank(RankCommand),
+    /// Train the preference model
+    #[command(
+        long_about = "Train the preference model: adapter, [IMG] tokens, mapper and fusion, by the ranking model's reward.\n\n\
+            Needs a ranking model (`ragar rank train`). The folder holds checkpoints, metrics.jsonl, config.toml and \
+            preference.safetensors in the end. Stopped with Ctrl-C, the same command goes on from there.",
+        after_help = "Examples:\n  ragar train --config configs/laptop.toml --out runs/train\n  \
+            ragar train --set reflection.num_noises=0 --set training.steps=100"
+    )]
+    Train {
+        /// The run's folder
+        #[arg(long, value_name = "DIR", default_value = "runs/train")]
+        out: PathBuf,
+    },
+    /// Draw an item for a user
+    #[command(
+        after_help = "Examples:\n  ragar generate --run runs/train --user u1701\n  \
+            ragar generate --run runs/demo/train --user u1701 --reference flat-1f354 --out hamburger.png"
+    )]
+    Generate {
+        /// The folder of a finished `ragar train`
+        #[arg(long, value_name = "DIR", default_value = "runs/train")]
+        run: PathBuf,
+        /// The user, as in histories.jsonl [default: the first of the test split]
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        /// The item to draw, as in items.csv [default: the user's own reference]
+        #[arg(long, value_name = "ITEM")]
+        reference: Option<String>,
+        /// The PNG file to write
+        #[arg(long, value_name = "FILE", default_value = "drawing.png")]
+        out: PathBuf,
+    },
+    /// Score a trained preference model on the test users
+    #[command(
+        after_help = "Examples:\n  ragar eval --run runs/train\n  ragar eval --run runs/train --set evaluation.users=50 --json"
+    )]
+    Eval {
+        /// The folder of a finished `ragar train`
+        #[arg(long, value_name = "DIR", default_value = "runs/train")]
+        run: PathBuf,
+        /// Where to write report.html and report.json [default: RUN/eval]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Train a network of the tiny family on the stickers
+    #[command(
+        long_about = "Train a network of the tiny family on the stickers.\n\n\
+            Only training pairs are seen; quality is measured on held-out pairs. The folder holds checkpoints, \
+            metrics.jsonl and, in the end, model/: a Hugging Face folder with a model card. Stopped with Ctrl-C, the \
+            same command goes on from there. Order: clip, then captioner; vae and clip, then unet; llm any time.",
+        after_help = "Examples:\n  ragar pretrain clip --config configs/tiny.toml\n  \
+            ragar pretrain unet --device cuda --set models.clip=runs/pretrain/clip/model --set models.vae=runs/pretrain/vae/model\n  \
+            ragar pretrain vae --set pretrain.vae.trainer.steps=200"
+    )]
+    Pretrain {
+        /// Which network
+        #[arg(value_enum)]
+        network: PretrainNetwork,
+        /// The run's folder [default: runs/pretrain/NETWORK]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// List the devices that can compute, and why the others cannot
     Devices,
+}
+
+/// The tiny family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PretrainNetwork {
+    /// Llama: keywords and summaries
+    Llm,
+    /// Autoencoder between pictures and latents
+    Vae,
+    /// Denoising network on latents, conditioned on CLIP's text states
+    Unet,
+}
+
+impl PretrainNetwork {
+    /// The word on the command line and in `[pretrain.WORD]`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Llm => "llm",
+            Self::Vae => "vae",
+            Self::Unet => "unet",
+        }
+    }
 }
 
 /// `ragar data`.
@@ -86,6 +201,37 @@ pub enum DataCommand {
         /// The folder to write
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+    /// Look for everything that is wrong with a data folder
+    #[command(
+        long_about = "Look for everything that is wrong with a data folder: missing or broken images, unknown items, \
+            duplicate ids, empty histories, each named with its file and row. Exit code 1 when the folder cannot be used.",
+        after_help = "Examples:\n  ragar data check assets/stickers\n  ragar data check my-data --json"
+    )]
+    Check {
+        /// A folder with items.csv, interactions.csv, histories.jsonl and images/
+        dir: PathBuf,
+    },
+}
+
+/// `ragar rank`.
+#[derive(Debug, Subcommand)]
+pub enum RankCommand {
+    /// Train MICRO on the data folder's interactions
+    #[command(
+        after_help = "Example:\n  ragar rank train --config configs/tiny.toml --out runs/rank"
+    )]
+    Train {
+        /// The run's folder [default: models.ranking]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Recall and NDCG of a trained ranking model, with intervals
+    #[command(after_help = "Example:\n  ragar rank eval --model runs/rank")]
+    Eval {
+        /// The folder of a finished `ragar rank train` [default: models.ranking]
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
     },
 }
 

@@ -20,6 +20,15 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
+impl Interrupted {
+    /// Stopped after `step` steps.
+    pub fn after(step: usize) -> Self {
+        Self(format!(
+            "interrupted after step {step}, all saved: run the same command again to go on"
+        ))
+    }
+}
+
 /// Runs `work` without the panic hook saying a word; for calls whose panic is caught and explained.
 pub fn quietly<T>(work: impl FnOnce() -> T) -> T {
     QUIET.with(|quiet| quiet.set(true));

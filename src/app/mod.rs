@@ -3,13 +3,16 @@
 //! What was typed ([`cli`]) is turned into what it means ([`session`]) before any command runs.
 //! The only room that reads and writes the user's files outside `pretrained`, and the only one with `anyhow`.
 
+pub mod assembly;
 pub mod backend;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod exhibition;
 pub mod failure;
 pub mod files;
 pub mod output;
+pub mod pictures;
 pub mod report;
 pub mod session;
 

@@ -170,3 +170,69 @@ fn stickers_without_packages_say_how_to_bring_them() {
         &["[stickers]", "held_out"],
     );
 }
+
+#[test]
+fn the_shipped_data_are_sound() {
+    let output = ragar(&["data", "check", "assets/stickers", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(report["num_errors"], 0);
+    assert!(report["num_items"].as_u64() > Some(1000));
+}
+
+#[test]
+fn broken_data_are_named_with_file_and_row() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    };
+    write(
+        "items.csv",
+        "item_id,image,text\na,images/a.png,an apple\na,../b.png,a pear\n",
+    );
+    write("interactions.csv", "user_id,item_id\nu,a\n");
+    write(
+        "histories.jsonl",
+        "{\"user\":\"u\",\"history\":[],\"reference\":\"zebra\"}\n",
+    );
+    let path = folder.path().to_str().expect("a path");
+    let output = ragar(&["data", "check", path]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    for word in [
+        "items.csv, row 2",
+        "items.csv, row 3",
+        "images/a.png",
+        "interactions.csv, timestamp",
+        "histories.jsonl, row 1",
+    ] {
+        assert!(text.contains(word), "no `{word}` in: {text}");
+    }
+    assert!(stderr(&output).contains("cannot be used"));
+}
+
+#[test]
+fn commands_without_their_input_say_what_makes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = format!("{}/nothing", folder.path().display());
+    refuses(
+        &["generate", "--run", &missing],
+        2,
+        &["nothing/config.toml", "cannot read"],
+    );
+    refuses(
+        &["prepare", "--set", &format!("models.clip={missing}")],
+        1,
+        &["models.clip", "ragar pretrain clip"],
+    );
+    refuses(
+        &["rank", "eval", "--device", "warp"],
+        2,
+        &["no device `warp`"],
+    );
+    refuses(
+        &["prepare", "--set", &format!("data.folder={missing}")],
+        1,
+        &["nothing", "no such folder"],
+    );
+}

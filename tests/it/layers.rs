@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 7] = [
     &["networks", "recommender", "data"],
     &["features", "pretrained"],
     &["retrieval", "generation"],
-    &["reflection", "baselines"],
+    &["reflection", "preparation", "baselines"],
     &["training", "pretraining", "evaluation"],
     &["app"],
 ];

@@ -198,7 +198,12 @@ fn an_interrupted_run_resumes_to_the_same_numbers() {
 
     let interrupt = Interrupt::default();
     let (_, outcome) = world
-        .train(parts.path(), &training, &StopAfter(2, &interrupt), &interrupt)
+        .train(
+            parts.path(),
+            &training,
+            &StopAfter(2, &interrupt),
+            &interrupt,
+        )
         .unwrap();
     assert_eq!(outcome, Outcome::Interrupted);
     let (resumed, _) = world
@@ -222,7 +227,13 @@ fn only_what_should_train_trains_and_all_of_it_does() {
         .unwrap();
     let before = collect::<TestBackend, _>(&start, Selection::All);
     let after = collect::<TestBackend, _>(&end, Selection::All);
-    let trained = ["lora", "image_tokens", "modal_mapper", "text_projection", "calibrator"];
+    let trained = [
+        "lora",
+        "image_tokens",
+        "modal_mapper",
+        "text_projection",
+        "calibrator",
+    ];
     for (name, value) in &before {
         let should = trained.iter().any(|part| name.contains(part));
         let moved = value != &after[name];
@@ -236,13 +247,20 @@ fn another_seed_is_another_configuration() {
     let world = World::new();
     let folder = tempfile::tempdir().unwrap();
     let quiet = Interrupt::default();
-    world.train(folder.path(), &training(1), &Silent, &quiet).unwrap();
+    world
+        .train(folder.path(), &training(1), &Silent, &quiet)
+        .unwrap();
     let other = TrainingConfig {
         seed: 1,
         ..training(1)
     };
-    let error = world.train(folder.path(), &other, &Silent, &quiet).unwrap_err();
-    assert!(error.to_string().contains("another configuration"), "{error}");
+    let error = world
+        .train(folder.path(), &other, &Silent, &quiet)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("another configuration"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -255,7 +273,10 @@ fn a_loss_that_is_no_number_names_its_users_and_step() {
         .train(folder.path(), &training(2), &Silent, &Interrupt::default())
         .unwrap_err()
         .to_string();
-    assert!(error.contains("step 0") && error.contains("user 0"), "{error}");
+    assert!(
+        error.contains("step 0") && error.contains("user 0"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! `ragar data`: building data folders.
+//! `ragar data`: building and checking data folders.
 
 use std::path::Path;
 
 use crate::app::session::Session;
+use crate::data::check;
 use crate::data::stickers::{self, StickerOptions};
 
 /// Builds the sticker folder `out` from the unpacked packages.
@@ -23,4 +24,17 @@ pub fn stickers(session: &Session, packages: &Path, out: &Path) -> anyhow::Resul
         report.image_bytes as f64 / 1e6
     );
     session.output.result(text, &report)
+}
+
+/// Lists everything wrong with the folder `dir`; fails when it cannot be used.
+pub fn check(session: &Session, dir: &Path) -> anyhow::Result<()> {
+    let report = check::check(dir, &session.config.data.image_limits)?;
+    session.output.result(&report, &report)?;
+    anyhow::ensure!(
+        report.is_usable(),
+        "{} cannot be used: {} errors",
+        dir.display(),
+        report.num_errors
+    );
+    Ok(())
 }

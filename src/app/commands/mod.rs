@@ -1,10 +1,19 @@
 //! One file per subcommand. Each reads the session, calls the rooms below and reports.
 
 mod data;
+mod demo;
 mod devices;
+mod evaluate;
+mod generate;
 mod model;
+mod prepare;
+mod pretrain;
+mod rank;
+mod train;
 
-use super::cli::{Command, DataCommand, ModelCommand};
+pub use demo::{BUDGET as DEMO_BUDGET, QUICK as DEMO_QUICK};
+
+use super::cli::{Command, DataCommand, ModelCommand, RankCommand};
 use super::session::Session;
 
 /// Does what was asked.
@@ -16,6 +25,20 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Data(DataCommand::Stickers { packages, out }) => {
             data::stickers(session, packages, out)
         }
+        Command::Data(DataCommand::Check { dir }) => data::check(session, dir),
+        Command::Demo { quick, out } => demo::run(session, *quick, out),
+        Command::Prepare => prepare::run(session),
+        Command::Rank(RankCommand::Train { out }) => rank::train(session, out.as_deref()),
+        Command::Rank(RankCommand::Eval { model }) => rank::evaluate(session, model.as_deref()),
+        Command::Train { out } => train::run(session, out),
+        Command::Generate {
+            run,
+            user,
+            reference,
+            out,
+        } => generate::run(session, run, user.as_deref(), reference.as_deref(), out),
+        Command::Eval { run, out } => evaluate::run(session, run, out.as_deref()),
+        Command::Pretrain { network, out } => pretrain::run(session, *network, out.as_deref()),
         Command::Devices => devices::run(session),
         Command::Model(ModelCommand::Inspect { path, tensors }) => {
             model::inspect(session, path, *tensors)

@@ -13,11 +13,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::stickers::StickerOptions;
 use crate::generation::keywords::KeywordConfig;
+use crate::generation::preference::PreferenceConfig;
+use crate::preparation::PreparationConfig;
+use crate::reflection::ReflectionConfig;
 use crate::retrieval::RetrievalConfig;
 use crate::text::prompt::PromptConfig;
+use crate::training::preference::TrainingConfig;
 
 pub use reading::{ConfigError, Origin};
-pub use sections::{DataConfig, ModelsConfig, PretrainConfig, RankingConfig};
+pub use sections::{
+    DataConfig, EvaluationConfig, FeaturesConfig, InferenceConfig, ModelsConfig, PretrainConfig,
+    RankingConfig,
+};
+
+/// Sections that `prepare`, `rank`, `train`, `generate`, `eval` and `demo` read between them.
+pub const METHOD: &[&str] = &[
+    "data",
+    "models",
+    "ranking",
+    "retrieval",
+    "prompts",
+    "keywords",
+    "features",
+    "preparation",
+    "preference",
+    "reflection",
+    "training",
+    "inference",
+    "evaluation",
+];
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +59,20 @@ pub struct RunConfig {
     pub prompts: PromptConfig,
     /// Keywords of items and users.
     pub keywords: KeywordConfig,
+    /// Captions and embeddings.
+    pub features: FeaturesConfig,
+    /// How samples are put into words.
+    pub preparation: PreparationConfig,
+    /// What is trained: adapter, mapper, fusion (paper Sec. 3.2).
+    pub preference: PreferenceConfig,
+    /// Exploration, reward, losses (paper Sec. 3.3).
+    pub reflection: ReflectionConfig,
+    /// The training loop.
+    pub training: TrainingConfig,
+    /// Drawing after training.
+    pub inference: InferenceConfig,
+    /// Scores.
+    pub evaluation: EvaluationConfig,
     /// Building of the sticker data.
     pub stickers: StickerOptions,
     /// Training of the tiny family.
@@ -66,13 +104,23 @@ impl RunConfig {
         fn within<E: ToString>(section: &str, checked: Result<(), E>) -> Result<(), String> {
             checked.map_err(|error| format!("[{section}] {}", error.to_string()))
         }
-        within("data", self.data.validate())?;
         within("ranking.model", self.ranking.model.validate())?;
         within("ranking.training", self.ranking.training.validate())?;
         within("retrieval", self.retrieval.validate())?;
         within("prompts", self.prompts.validate())?;
+        within("features.caption", self.features.caption.validate())?;
+        within("preparation", self.preparation.validate())?;
+        within("preference", self.preference.validate())?;
+        within("reflection", self.reflection.validate())?;
+        within("training", self.training.validate())?;
+        within("inference", self.inference.validate())?;
         within("stickers", self.stickers.validate())?;
-        within("pretrain.vae", self.pretrain.vae.trainer.validate())
+        within("pretrain.llm", self.pretrain.llm.validate())?;
+        within("pretrain.vae.trainer", self.pretrain.vae.trainer.validate())?;
+        within(
+            "pretrain.unet.trainer",
+            self.pretrain.unet.trainer.validate(),
+        )
     }
 
     /// The resolved configuration of one command as TOML: the sections it reads, `pretrain.vae` for one within another.
@@ -198,8 +246,8 @@ mod tests {
         let message = complaint("[data]\nhistory_length = 'many'\n", &[]);
         assert!(message.contains("run.toml:2"), "{message}");
         assert!(message.contains("data.history_length"), "{message}");
-        let message = complaint("", &["data.history_length=0"]);
-        assert!(message.contains("at least one item"), "{message}");
+        let message = complaint("", &["reflection.sigma=0"]);
+        assert!(message.contains("[reflection] sigma"), "{message}");
         let message = complaint("", &["data.history_length=-1"]);
         assert!(
             message.contains("--set data.history_length=-1"),

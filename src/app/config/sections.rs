@@ -4,6 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::image::ImageLimits;
+use crate::evaluation::interval::BootstrapOptions;
+use crate::evaluation::truth::StyleClassifierOptions;
+use crate::features::caption::CaptionConfig;
+use crate::generation::generator::GenerateOptions;
+use crate::pretraining::diffusion::DiffusionPretrainingConfig;
+use crate::pretraining::language::LanguagePretrainingConfig;
 use crate::pretraining::vae::VaePretrainingConfig;
 use crate::recommender::MicroConfig;
 use crate::training::recommender::RecommenderTrainingConfig;
@@ -14,10 +21,14 @@ use crate::training::recommender::RecommenderTrainingConfig;
 pub struct DataConfig {
     /// A data folder: `items.csv`, `interactions.csv`, `histories.jsonl`, `images/`.
     pub folder: PathBuf,
-    /// Length of every history (paper: 20).
+    /// Length of every history (paper: 20); 0 accepts any.
     pub history_length: usize,
+    /// Users of the training split to train on, the first so many; 0 for all.
+    pub train_users: usize,
     /// Skip and report bad items in place of stopping at the first.
     pub skip_bad: bool,
+    /// How large a picture may be.
+    pub image_limits: ImageLimits,
 }
 
 impl Default for DataConfig {
@@ -25,21 +36,10 @@ impl Default for DataConfig {
         Self {
             folder: "assets/stickers".into(),
             history_length: 20,
+            train_users: 0,
             skip_bad: false,
+            image_limits: ImageLimits::default(),
         }
-    }
-}
-
-impl DataConfig {
-    /// # Errors
-    /// A sentence that names the key.
-    pub fn validate(&self) -> Result<(), String> {
-        if self.history_length == 0 {
-            return Err(
-                "history_length = 0: a preference needs at least one item (paper: 20)".into(),
-            );
-        }
-        Ok(())
     }
 }
 
@@ -55,6 +55,10 @@ pub struct ModelsConfig {
     pub language_model: PathBuf,
     /// Stable Diffusion: `unet`, `vae`, `scheduler`, `tokenizer`, `text_encoder`.
     pub generator: PathBuf,
+    /// The ranking model that `ragar rank train` leaves.
+    pub ranking: PathBuf,
+    /// The autoencoder on whose latents `ragar pretrain unet` trains; nothing else reads it.
+    pub vae: PathBuf,
 }
 
 impl Default for ModelsConfig {
@@ -64,6 +68,108 @@ impl Default for ModelsConfig {
             captioner: "assets/models/tiny/blip2".into(),
             language_model: "assets/models/tiny/llm".into(),
             generator: "assets/models/tiny/diffusion".into(),
+            ranking: "runs/rank".into(),
+            vae: "assets/models/tiny/diffusion/vae".into(),
+        }
+    }
+}
+
+/// `[features]`: what the frozen networks say of items.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeaturesConfig {
+    /// Folder of the feature store; empty for `ragar/features` in the user's cache folder.
+    pub store: PathBuf,
+    /// Pictures and texts embedded at once.
+    pub batch_size: usize,
+    /// `[features.caption]`: how captions are decoded.
+    pub caption: CaptionConfig,
+}
+
+impl Default for FeaturesConfig {
+    fn default() -> Self {
+        Self {
+            store: PathBuf::new(),
+            batch_size: 64,
+            caption: CaptionConfig::default(),
+        }
+    }
+}
+
+/// `[inference]`: how images are drawn once training is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferenceConfig {
+    /// Denoising steps.
+    pub num_steps: usize,
+    /// Guidance; 1 switches it off.
+    pub guidance_scale: f64,
+    /// Images denoised at once.
+    pub images_per_batch: usize,
+    /// Of the initial latents: a user and a reference have the same latent whoever draws.
+    pub seed: u64,
+}
+
+impl Default for InferenceConfig {
+    fn default() -> Self {
+        Self {
+            num_steps: 20,
+            guidance_scale: 3.0,
+            images_per_batch: 16,
+            seed: 0,
+        }
+    }
+}
+
+impl InferenceConfig {
+    /// Steps and guidance as the generator takes them.
+    pub fn options(&self) -> GenerateOptions {
+        GenerateOptions {
+            num_steps: self.num_steps,
+            guidance_scale: self.guidance_scale,
+        }
+    }
+
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.num_steps == 0 || self.images_per_batch == 0 {
+            return Err("num_steps and images_per_batch must be at least 1".into());
+        }
+        if !self.guidance_scale.is_finite() || self.guidance_scale < 0.0 {
+            return Err(format!(
+                "guidance_scale = {} must be a number of at least 0",
+                self.guidance_scale
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `[evaluation]`: whom to draw for, and how scores are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationConfig {
+    /// Users of the test split, the first so many; 0 for all.
+    pub users: usize,
+    /// Users shown with pictures in the report.
+    pub shown: usize,
+    /// `[evaluation.intervals]`: how intervals are drawn.
+    pub intervals: BootstrapOptions,
+    /// `[evaluation.style]`: how the style classifier is trained.
+    pub style: StyleClassifierOptions,
+    /// Seed of the random history images, one of the floors.
+    pub seed: u64,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self {
+            users: 0,
+            shown: 12,
+            intervals: BootstrapOptions::default(),
+            style: StyleClassifierOptions::default(),
+            seed: 0,
         }
     }
 }
@@ -82,6 +188,10 @@ pub struct RankingConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainConfig {
+    /// `[pretrain.llm]`: the language model.
+    pub llm: LanguagePretrainingConfig,
     /// `[pretrain.vae]`: the autoencoder.
     pub vae: VaePretrainingConfig,
+    /// `[pretrain.unet]`: the denoising network.
+    pub unet: DiffusionPretrainingConfig,
 }

@@ -59,7 +59,7 @@ pub(super) fn page(data: &ReportData) -> String {
         page += &score_table(table);
     }
     if !data.users.is_empty() {
-        page += "<section><h2>Users</h2>\n<p class=\"note\">Each user's history, oldest first, with the retrieved items outlined (their weight beneath), and the item as each method draws it.</p>\n";
+        page += "<section><h2>Users</h2>\n<p class=\"note\">Each user's history, oldest first, with the retrieved items outlined (1: most related to the reference), and the item as each method draws it.</p>\n";
         for user in &data.users {
             page += &user_panel(user);
         }
@@ -132,17 +132,16 @@ fn score_table(table: &ScoreTable) -> String {
     text + "</tbody></table></div></section>\n"
 }
 
-/// Is this the best of the methods? Ceilings and floors do not compete.
+/// Is this the best of the methods, and is any of them worse? Ceilings and floors do not compete.
 fn is_best(table: &ScoreTable, row: &ScoreRow, metric: &Metric) -> bool {
     let value = |row: &ScoreRow| row.scores.get(&metric.key).map(|score| score.mean);
     let sign = if metric.higher_is_better { 1.0 } else { -1.0 };
-    let methods = || table.rows.iter().filter(|row| row.kind == RowKind::Method);
+    let methods = table.rows.iter().filter(|row| row.kind == RowKind::Method);
+    let others: Vec<f64> = methods.filter_map(value).collect();
     row.kind == RowKind::Method
-        && methods().count() > 1
         && value(row).is_some_and(|own| {
-            methods()
-                .filter_map(value)
-                .all(|other| sign * own >= sign * other)
+            others.iter().all(|other| sign * own >= sign * other)
+                && others.iter().any(|other| sign * own > sign * other)
         })
 }
 
@@ -170,13 +169,13 @@ fn user_panel(user: &UserPanel) -> String {
         escape(&user.taste)
     );
     for item in &user.history {
-        let (class, weight) = match item.retrieved {
-            Some(weight) => (" class=\"retrieved\"", format!("{weight:.2}")),
+        let (class, rank) = match item.retrieved {
+            Some(rank) => (" class=\"retrieved\"", rank.to_string()),
             None => ("", String::new()),
         };
         let _ = write!(
             text,
-            "<figure{class}>{}<figcaption>{weight}</figcaption></figure>",
+            "<figure{class}>{}<figcaption>{rank}</figcaption></figure>",
             image(&item.picture)
         );
     }

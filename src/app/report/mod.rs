@@ -4,6 +4,7 @@
 
 mod chart;
 mod html;
+mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -168,8 +169,8 @@ pub struct UserPanel {
 pub struct HistoryPicture {
     /// The item.
     pub picture: Picture,
-    /// Its weight in the retrieved preference, when retrieved.
-    pub retrieved: Option<f64>,
+    /// Its place among the retrieved items, 1 for the one most related to the reference.
+    pub retrieved: Option<usize>,
 }
 
 /// What a drawing is, for its frame.
@@ -255,7 +256,7 @@ mod tests {
                 user: "u<1>".into(),
                 history: vec![HistoryPicture {
                     picture: picture("a \"fox\""),
-                    retrieved: Some(0.4),
+                    retrieved: Some(2),
                 }],
                 drawings: vec![Drawing {
                     label: "RAGAR".into(),

@@ -1,0 +1,13 @@
+//! From folders to what the method works on: data, loaded networks, features, samples, the ranking model,
+//! the preference model. What several commands need stands here; what one command does stands in its own file.
+
+pub mod data;
+pub mod features;
+pub mod networks;
+pub mod preference;
+pub mod ranking;
+pub mod samples;
+
+pub use data::DataSet;
+pub use networks::{Eyes, Generation, Language};
+pub use ranking::Ranking;

@@ -1,0 +1,184 @@
+//! The frozen networks, loaded from their folders.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use burn::tensor::{Device, Tensor};
+
+use crate::app::backend::Backend;
+use crate::app::config::ModelsConfig;
+use crate::features::semantic::SemanticEncoder;
+use crate::features::visual::VisualExtractor;
+use crate::generation::conditioning::ClipTextEncoder;
+use crate::generation::generator::Generator;
+use crate::generation::preference::ConditioningShape;
+use crate::networks::llama::LlamaForCausalLm;
+use crate::pretrained::clip::PretrainedClip;
+use crate::pretrained::diffusion::{PretrainedDiffusion, PromptEncoder};
+use crate::pretrained::folder::HubFolder;
+use crate::pretrained::{clip, diffusion, llama};
+use crate::reflection::discriminator::ClipVisualEncoder;
+use crate::text::TextTokenizer;
+
+/// Opens what a key of `[models]` names; an error says which key, and what makes such a folder.
+fn opening<T, E: std::error::Error + Send + Sync + 'static>(
+    key: &str,
+    path: &Path,
+    made_by: &str,
+    opened: Result<T, E>,
+) -> anyhow::Result<T> {
+    opened.with_context(|| {
+        let place = path.display();
+        if path.exists() {
+            format!("models.{key} = \"{place}\" cannot be loaded")
+        } else {
+            format!("models.{key} = \"{place}\" is not there: set it to a Hugging Face folder; `ragar pretrain {made_by}` makes a small one")
+        }
+    })
+}
+
+/// CLIP: what the method sees and reads with.
+#[derive(Debug)]
+pub struct Eyes {
+    /// The folder, loaded.
+    pub clip: PretrainedClip<Backend>,
+    device: Device<Backend>,
+}
+
+impl Eyes {
+    /// Opens `models.clip`.
+    ///
+    /// # Errors
+    /// A missing or broken folder.
+    pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
+        let opened = clip::open::<Backend>(&models.clip, device);
+        Ok(Self {
+            clip: opening("clip", &models.clip, "clip", opened)?,
+            device: device.clone(),
+        })
+    }
+
+    /// Texts to embeddings.
+    pub fn semantic(&self) -> SemanticEncoder<'_, Backend> {
+        SemanticEncoder {
+            clip: &self.clip.network,
+            tokenizer: &self.clip.tokenizer,
+            context_length: self.clip.config.text_config.max_position_embeddings,
+            fingerprint: &self.clip.fingerprint,
+            device: self.device.clone(),
+        }
+    }
+
+    /// Pictures to embeddings, through the store.
+    pub fn visual(&self) -> VisualExtractor<'_, Backend> {
+        VisualExtractor {
+            clip: &self.clip.network,
+            preprocessing: &self.clip.preprocessing,
+            fingerprint: &self.clip.fingerprint,
+            device: self.device.clone(),
+        }
+    }
+
+    /// Drawn images to embeddings, without leaving the device.
+    pub fn encoder(&self) -> ClipVisualEncoder<'_, Backend> {
+        ClipVisualEncoder {
+            clip: &self.clip.network,
+            preprocessing: &self.clip.preprocessing,
+        }
+    }
+}
+
+/// The language model.
+#[derive(Debug)]
+pub struct Language {
+    /// The network.
+    pub model: LlamaForCausalLm<Backend>,
+    /// Its tokeniser.
+    pub tokenizer: TextTokenizer,
+    /// The digest of its weights and configuration.
+    pub fingerprint: String,
+}
+
+impl Language {
+    /// Opens `models.language_model`; `device` with a graph where the model is to be trained.
+    ///
+    /// # Errors
+    /// A missing or broken folder.
+    pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
+        let path = &models.language_model;
+        let key = "language_model";
+        let loaded = opening(key, path, "llm", llama::load::<Backend>(path, device))?;
+        let fingerprint = HubFolder::open(path).and_then(|folder| folder.fingerprint());
+        Ok(Self {
+            model: loaded.model,
+            tokenizer: opening(key, path, "llm", TextTokenizer::open(path))?,
+            fingerprint: opening(key, path, "llm", fingerprint)?,
+        })
+    }
+}
+
+/// The image generator with its text encoder.
+#[derive(Debug)]
+pub struct Generation {
+    /// Conditionings to images.
+    pub generator: Generator<Backend>,
+    /// Prompts to conditionings.
+    pub prompts: PromptEncoder<Backend>,
+    /// Channels, height and width of a latent.
+    pub latent_shape: [usize; 3],
+    /// The digest of its weights and configuration.
+    pub fingerprint: String,
+    device: Device<Backend>,
+}
+
+impl Generation {
+    /// Opens `models.generator`.
+    ///
+    /// # Errors
+    /// A missing or broken folder.
+    pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
+        let opened = diffusion::open::<Backend>(&models.generator, device);
+        let opened = opening("generator", &models.generator, "unet", opened)?;
+        let side = opened.latent_size();
+        let latent_shape = [opened.vae_config.latent_channels, side, side];
+        let PretrainedDiffusion {
+            unet,
+            vae,
+            scheduler,
+            text_encoder,
+            fingerprint,
+            ..
+        } = opened;
+        Ok(Self {
+            generator: Generator::new(unet, vae, scheduler),
+            prompts: text_encoder,
+            latent_shape,
+            fingerprint,
+            device: device.clone(),
+        })
+    }
+
+    /// What a conditioning must look like.
+    pub fn shape(&self) -> ConditioningShape {
+        ConditioningShape {
+            tokens: self.prompts.context_length(),
+            width: self.prompts.config.hidden_size,
+        }
+    }
+
+    /// The text encoder as the method uses it. Where `eyes` are a CLIP with a text tower of the same width, its projection
+    /// leads from an end token's state to the joint space.
+    pub fn text<'a>(&'a self, eyes: &Eyes) -> ClipTextEncoder<'a, Backend> {
+        let clip = &eyes.clip;
+        let same = clip.config.text_config.hidden_size == self.prompts.config.hidden_size;
+        let projection: Option<Tensor<Backend, 2>> =
+            same.then(|| clip.network.text_projection.weight.val());
+        ClipTextEncoder::new(
+            &self.prompts.network,
+            projection,
+            &self.prompts.tokenizer,
+            self.prompts.context_length(),
+            &self.device,
+        )
+    }
+}

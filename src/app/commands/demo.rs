@@ -1,0 +1,179 @@
+//! `ragar demo`: the whole method on the shipped stickers and networks, in minutes.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::evaluate::show;
+use super::train::{Parts, trainable};
+use crate::app::assembly::{DataSet, Eyes, Generation, Language, Ranking, features, samples};
+use crate::app::config::METHOD;
+use crate::app::exhibition::{Exhibition, Visitor};
+use crate::app::output::Output;
+use crate::app::report::Fact;
+use crate::app::session::Session;
+use crate::data::history::Split;
+use crate::optimisation::Interrupt;
+
+/// What the demo changes in the defaults, so that it ends within ten minutes on two cores.
+pub const BUDGET: &[&str] = &[
+    "data.train_users=48",
+    "preference.mapper.d_model=128",
+    "preference.mapper.num_encoder_layers=2",
+    "preference.mapper.num_decoder_layers=2",
+    "preference.mapper.dim_feedforward=512",
+    "preference.calibrator.num_heads=4",
+    "ranking.training.max_epochs=60",
+    "training.steps=30",
+    "training.batch_size=4",
+    "reflection.num_steps=6",
+    "evaluation.users=48",
+    "evaluation.shown=12",
+    "inference.num_steps=16",
+];
+
+/// The same within two minutes.
+pub const QUICK: &[&str] = &[
+    "data.train_users=8",
+    "preference.mapper.d_model=128",
+    "preference.mapper.num_encoder_layers=1",
+    "preference.mapper.num_decoder_layers=1",
+    "preference.mapper.dim_feedforward=256",
+    "preference.calibrator.num_heads=4",
+    "ranking.training.max_epochs=15",
+    "training.steps=4",
+    "training.batch_size=2",
+    "training.save_every=4",
+    "reflection.num_steps=3",
+    "evaluation.users=6",
+    "evaluation.shown=6",
+    "evaluation.intervals.num_resamples=200",
+    "inference.num_steps=8",
+];
+
+/// Trains the ranking model, prepares, trains RAGAR, draws for test users, reports.
+pub fn run(session: &Session, quick: bool, out: &Path) -> anyhow::Result<()> {
+    let budget = if quick { QUICK } else { BUDGET };
+    let mut config = session.config_over(budget)?;
+    config.models.ranking = out.join("rank");
+    let config = &config;
+    let output = session.output;
+    let devices = session.devices()?;
+    let data = DataSet::open(&config.data, output)?;
+    let watcher = output.watcher();
+    let interrupt = Interrupt::install();
+    fresh(out)?;
+    let command = if quick { "demo --quick" } else { "demo" };
+    config.save(out, command, METHOD)?;
+    let mut clock = Clock::start(output);
+
+    let frozen = &devices.frozen;
+    let eyes = Eyes::open(&config.models, frozen)?;
+    let generation = Generation::open(&config.models, frozen)?;
+    let language = Language::open(&config.models, frozen)?;
+    clock.lap("Loading");
+
+    let rank = &config.models.ranking;
+    let ranking = Ranking::train(config, &data, &eyes, rank, &devices, &watcher, &interrupt)?;
+    clock.lap("Ranking model");
+
+    let learners = data.users(Split::Train, config.data.train_users);
+    let testers = data.users(Split::Test, config.evaluation.users);
+    let everyone: Vec<_> = learners.iter().chain(&testers).copied().collect();
+    let words = samples::items_of(&everyone);
+    let items = features::prepare(config, &data, &eyes, &language, &words, frozen, &watcher)?;
+    clock.lap("Captions and keywords");
+
+    let gather = |histories: Vec<_>| {
+        samples::samples(
+            config,
+            &data,
+            &language,
+            &items,
+            |user| ranking.user(user),
+            &histories,
+            output,
+        )
+    };
+    let learning = trainable(gather(learners)?, &ranking, output);
+    let visitors: Vec<Visitor<'_>> = gather(testers)?
+        .into_iter()
+        .filter(|(_, sample)| ranking.discriminator.covers(sample.reference))
+        .map(|(history, sample)| Visitor { history, sample })
+        .collect();
+    let train = out.join("train");
+    config.save(&train, "train", METHOD)?;
+    let parts = Parts {
+        config,
+        eyes: &eyes,
+        generation: &generation,
+        ranking: &ranking,
+        devices: &devices,
+    };
+    let model = parts.train(&learning, &train, &interrupt, &watcher)?;
+    clock.lap("Training");
+
+    let exhibition = Exhibition {
+        config,
+        data: &data,
+        eyes: &eyes,
+        generation: &generation,
+        ranking: &ranking,
+        items: &items,
+        devices: &devices,
+    };
+    let works = exhibition.draw(&visitors, &model, &watcher)?;
+    clock.lap("Drawing");
+    let mut report = exhibition.report(&visitors, &works, Some(&train))?;
+    report.title = "RAGAR: stickers re-drawn to their users' tastes".into();
+    report
+        .facts
+        .insert(0, Fact::new("Command", session.command_line(command)));
+    clock.lap("Judging");
+    report.seconds = clock.laps;
+    show(session, &report, out)
+}
+
+/// The seconds of each part.
+struct Clock {
+    output: Output,
+    since: Instant,
+    laps: Vec<(String, f64)>,
+}
+
+impl Clock {
+    fn start(output: Output) -> Self {
+        Self {
+            output,
+            since: Instant::now(),
+            laps: Vec::new(),
+        }
+    }
+
+    fn lap(&mut self, part: &str) {
+        let seconds = self.since.elapsed().as_secs_f64();
+        self.output.note(format!("{part}: {seconds:.1} s"));
+        self.laps.push((part.to_string(), seconds));
+        self.since = Instant::now();
+    }
+}
+
+/// Clears what an earlier demo left in `out`; touches nothing else.
+fn fresh(out: &Path) -> anyhow::Result<()> {
+    let ours = std::fs::read_to_string(out.join("config.toml"))
+        .is_ok_and(|text| text.starts_with("# The resolved configuration of `ragar demo"));
+    for folder in ["rank", "train"].map(|name| out.join(name)) {
+        if !folder.exists() {
+            continue;
+        }
+        anyhow::ensure!(
+            ours,
+            "{} is there and no demo's: choose another --out",
+            folder.display()
+        );
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot clear {}", folder.display()))?;
+    }
+    Ok(())
+}

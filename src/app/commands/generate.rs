@@ -1,0 +1,125 @@
+//! `ragar generate`: one item re-drawn for one user.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use burn::tensor::Tensor;
+use serde::Serialize;
+
+use crate::app::assembly::{DataSet, Eyes, Generation, Language, features, preference, samples};
+use crate::app::backend::Backend;
+use crate::app::files;
+use crate::app::pictures::png;
+use crate::app::session::Session;
+use crate::data::history::Split;
+use crate::data::pixels::to_pictures;
+use crate::generation::drawing::Drawing;
+
+#[derive(Serialize)]
+struct Drawn<'a> {
+    file: PathBuf,
+    user: &'a str,
+    reference: &'a str,
+    keywords: &'a [String],
+    summary: &'a str,
+    /// Items of the history that retrieval kept, the most related first.
+    retrieved: Vec<&'a str>,
+    seed: u64,
+}
+
+/// Draws `reference` (the user's own reference where none is named) for `user` (the first of the test split) with the
+/// preference model in `run`.
+pub fn run(
+    session: &Session,
+    run: &Path,
+    user: Option<&str>,
+    reference: Option<&str>,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let config = &session.config_of(run)?;
+    let devices = session.devices()?;
+    let data = DataSet::open(&config.data, session.output)?;
+    let folder = data.folder();
+    let mut history = match user {
+        Some(user) => folder.history_of(user)?.clone(),
+        None => {
+            let users = data.users(Split::Test, 1);
+            let first = users.first().copied().or(folder.histories.first());
+            first.context("histories.jsonl has no user")?.clone()
+        }
+    };
+    if let Some(id) = reference {
+        history.reference = folder.catalogue.position(id).with_context(|| {
+            let near = folder
+                .catalogue
+                .iter()
+                .map(|item| (strsim::jaro_winkler(id, &item.id), &item.id))
+                .max_by(|a, b| a.0.total_cmp(&b.0));
+            let near = near.map_or_else(String::new, |(_, id)| format!("; did you mean `{id}`?"));
+            format!("there is no item `{id}` in {}{near}", folder.root.display())
+        })?;
+    }
+    let frozen = &devices.frozen;
+    let watcher = session.output.watcher();
+    let eyes = Eyes::open(&config.models, frozen)?;
+    let generation = Generation::open(&config.models, frozen)?;
+    let language = Language::open(&config.models, &devices.train)?;
+    let model = preference::open(config, run, &language, &generation, &devices.train)?;
+    let reader = Language::open(&config.models, frozen)?;
+    let words = samples::items_of(&[&history]);
+    let items = features::prepare(config, &data, &eyes, &reader, &words, frozen, &watcher)?;
+    // Nobody is ranked here, so any row of the ranking model will do.
+    let samples = samples::samples(
+        config,
+        &data,
+        &reader,
+        &items,
+        |_| Some(0),
+        &[&history],
+        session.output,
+    )?;
+    let (_, sample) = samples.first().context("the user gives no sample")?;
+
+    let text = generation.text(&eyes);
+    let options = config.inference.options();
+    let drawing = Drawing {
+        generator: &generation.generator,
+        text: &text,
+        options: &options,
+        latent_shape: generation.latent_shape,
+        images_per_batch: 1,
+        seed: config.inference.seed,
+        device: frozen,
+    };
+    let mut pictures = Vec::new();
+    drawing
+        .personalised(&model, &[sample], |images: Tensor<Backend, 4>| {
+            pictures.extend(to_pictures(images));
+        })
+        .context("inference.num_steps")?;
+    let picture = pictures.first().context("nothing was drawn")?;
+    files::write(out, &png(picture)?)?;
+    let catalogue = &folder.catalogue;
+    let drawn = Drawn {
+        file: out.to_path_buf(),
+        user: &history.user,
+        reference: &catalogue[history.reference].id,
+        keywords: &sample.keywords,
+        summary: &sample.summary,
+        retrieved: sample
+            .retrieved
+            .iter()
+            .map(|place| catalogue[history.history[*place]].id.as_str())
+            .collect(),
+        seed: config.inference.seed,
+    };
+    let text = format!(
+        "{}: {} for user {}\n  keywords: {}\n  retrieved: {}",
+        out.display(),
+        drawn.reference,
+        drawn.user,
+        drawn.keywords.join(", "),
+        drawn.retrieved.join(", ")
+    );
+    session.output.result(text, &drawn)
+}

@@ -1,0 +1,165 @@
+//! `ragar train`: the preference model, by reflection.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::app::assembly::{
+    DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
+};
+use crate::app::backend::{Backend, Devices};
+use crate::app::config::{METHOD, RunConfig};
+use crate::app::failure::Interrupted;
+use crate::app::output::Output;
+use crate::app::session::Session;
+use crate::data::history::{History, Split};
+use crate::generation::preference::PreferenceModel;
+use crate::generation::sample::Sample;
+use crate::optimisation::{Interrupt, Progress};
+use crate::reflection::step::Frozen;
+use crate::training::preference::{Outcome, PreferenceTraining};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    folder: &'a Path,
+    users: usize,
+    steps: usize,
+    seconds: f64,
+}
+
+/// Trains in `out`, from its newest checkpoint on.
+pub fn run(session: &Session, out: &Path) -> anyhow::Result<()> {
+    let started = std::time::Instant::now();
+    let config = &session.config;
+    let devices = session.devices()?;
+    let data = DataSet::open(&config.data, session.output)?;
+    let watcher = session.output.watcher();
+    let interrupt = Interrupt::install();
+    let frozen = &devices.frozen;
+    let eyes = Eyes::open(&config.models, frozen)?;
+    let generation = Generation::open(&config.models, frozen)?;
+    let language = Language::open(&config.models, frozen)?;
+    let ranking = &config.models.ranking;
+    let ranking = Ranking::open(config, &data, &eyes, ranking, frozen, &watcher)?;
+    config.save(out, "train", METHOD)?;
+
+    let histories = data.users(Split::Train, config.data.train_users);
+    let words = samples::items_of(&histories);
+    let items = features::prepare(config, &data, &eyes, &language, &words, frozen, &watcher)?;
+    let samples = samples::samples(
+        config,
+        &data,
+        &language,
+        &items,
+        |user| ranking.user(user),
+        &histories,
+        session.output,
+    )?;
+    let samples = trainable(samples, &ranking, session.output);
+    let parts = Parts {
+        config,
+        eyes: &eyes,
+        generation: &generation,
+        ranking: &ranking,
+        devices: &devices,
+    };
+    parts.train(&samples, out, &interrupt, &watcher)?;
+    let report = Report {
+        folder: out,
+        users: samples.len(),
+        steps: config.training.steps,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    let text = format!(
+        "{}: trained for {} steps on {} users",
+        out.display(),
+        report.steps,
+        report.users
+    );
+    session.output.result(text, &report)
+}
+
+/// Samples whose reference the ranking model can judge: a reference that it never saw has no rank.
+pub fn trainable(
+    samples: Vec<(&History, Sample)>,
+    ranking: &Ranking,
+    output: Output,
+) -> Vec<Sample> {
+    let count = samples.len();
+    let kept: Vec<Sample> = samples
+        .into_iter()
+        .map(|(_, sample)| sample)
+        .filter(|sample| ranking.discriminator.covers(sample.reference))
+        .collect();
+    if kept.len() < count {
+        output.note(format!(
+            "{} users left out: the ranking model does not know their reference",
+            count - kept.len()
+        ));
+    }
+    kept
+}
+
+/// What a training needs, loaded.
+pub struct Parts<'a> {
+    /// Settings.
+    pub config: &'a RunConfig,
+    /// CLIP.
+    pub eyes: &'a Eyes,
+    /// The generator.
+    pub generation: &'a Generation,
+    /// The judge.
+    pub ranking: &'a Ranking,
+    /// Where it all lives.
+    pub devices: &'a Devices,
+}
+
+impl Parts<'_> {
+    /// Trains a preference model in `folder` and saves it there; the model that comes back has no graph.
+    ///
+    /// # Errors
+    /// A diverging loss, a full disk, an interruption.
+    pub fn train(
+        &self,
+        samples: &[Sample],
+        folder: &Path,
+        interrupt: &Interrupt,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<PreferenceModel<Backend>> {
+        use burn::module::AutodiffModule as _;
+
+        let config = self.config;
+        // The language model once more, this time where a graph is recorded.
+        let language = Language::open(&config.models, &self.devices.train)?;
+        let device = &self.devices.train;
+        let model = preference::fresh(config, &language, self.generation, device)?;
+        let text = self.generation.text(self.eyes);
+        let visual = self.eyes.encoder();
+        let training = PreferenceTraining::<Backend> {
+            samples,
+            frozen: Frozen {
+                text: &text,
+                generator: &self.generation.generator,
+                visual: &visual,
+                discriminator: &self.ranking.discriminator,
+                latent_shape: self.generation.latent_shape,
+                device: self.devices.frozen.clone(),
+            },
+            training: &config.training,
+            reflection: &config.reflection,
+            pool: config.preference.calibrator.pool,
+            folder,
+            interrupt,
+            progress,
+        };
+        let (model, outcome) = training.run(model)?;
+        if outcome == Outcome::Interrupted {
+            return Err(Interrupted(
+                "interrupted, all saved: run the same command again to go on".into(),
+            )
+            .into());
+        }
+        preference::save(folder, &model, &language, self.generation)?;
+        Ok(model.valid())
+    }
+}
