@@ -147,3 +147,93 @@ fn without_broken_pictures(folder: &DataFolder, config: &DataConfig, output: Out
     let places: BTreeSet<usize> = broken.into_iter().map(|(place, _)| place).collect();
     folder.without(&places)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three items, the second with a broken picture; two users, the second of whom refers to it.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        for name in ["a.png", "c.png"] {
+            RgbImage::new(4, 4).save(folder.path().join(name)).unwrap();
+        }
+        write("b.png", "not a picture");
+        write(
+            "items.csv",
+            "item_id,image,text\na,a.png,one\nb,b.png,two\nc,c.png,three\n",
+        );
+        write(
+            "interactions.csv",
+            "user_id,item_id,timestamp\nv,c,5\nu,c,9\nu,b,2\nu,a,1\n",
+        );
+        write(
+            "histories.jsonl",
+            "{\"user\":\"u\",\"history\":[\"b\",\"a\"],\"reference\":\"c\",\"target\":\"b\",\"split\":\"test\"}\n\
+             {\"user\":\"v\",\"history\":[\"a\"],\"reference\":\"b\"}\n",
+        );
+        folder
+    }
+
+    fn open(folder: &tempfile::TempDir, skip_bad: bool) -> anyhow::Result<DataSet> {
+        let config = DataConfig {
+            folder: folder.path().into(),
+            history_length: 0,
+            skip_bad,
+            ..DataConfig::default()
+        };
+        let output = Output {
+            json: false,
+            quiet: true,
+        };
+        DataSet::open(&config, output)
+    }
+
+    #[test]
+    fn users_are_listed_as_first_seen_and_their_items_by_time() {
+        let folder = folder();
+        let data = open(&folder, false).unwrap();
+        let (users, items) = data.interactions();
+        assert_eq!(users, ["v", "u"]);
+        assert_eq!(items, [vec![2], vec![0, 1, 2]]);
+        assert!(data.picture(0).is_ok() && data.picture(1).is_err());
+        assert_eq!(data.users(Split::Test, 0).len(), 1);
+        assert_eq!(data.users(Split::Train, 0)[0].user, "v");
+    }
+
+    #[test]
+    fn items_with_broken_pictures_leave_everything() {
+        let folder = folder();
+        let data = open(&folder, true).unwrap();
+        let ids: Vec<&str> = data
+            .folder()
+            .catalogue
+            .iter()
+            .map(|item| item.id.as_str())
+            .collect();
+        assert_eq!(ids, ["a", "c"]);
+        assert_eq!(data.interactions().1, [vec![1], vec![0, 1]]);
+        let histories = &data.folder().histories;
+        assert_eq!(histories.len(), 1, "v's reference is gone");
+        assert_eq!(histories[0].history, [0]);
+        assert_eq!((histories[0].reference, histories[0].target), (1, None));
+    }
+
+    #[test]
+    fn histories_are_held_against_the_configured_length() {
+        let folder = folder();
+        let config = DataConfig {
+            folder: folder.path().into(),
+            ..DataConfig::default()
+        };
+        let output = Output {
+            json: false,
+            quiet: true,
+        };
+        let error = DataSet::open(&config, output).unwrap_err().to_string();
+        assert!(error.contains("histories.jsonl, row 1"), "{error}");
+        assert!(error.contains("expected 20"), "{error}");
+    }
+}
