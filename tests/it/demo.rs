@@ -1,1 +1,126 @@
-//! Demo.
+//! The whole method through the program, at the smallest budget that touches every part.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// Below `--quick`: a few users, one step, one epoch.
+const SMALLEST: &[&str] = &[
+    "data.train_users=2",
+    "evaluation.users=3",
+    "evaluation.shown=2",
+    "evaluation.intervals.num_resamples=50",
+    "ranking.training.max_epochs=1",
+    "training.steps=2",
+    "training.batch_size=1",
+    "reflection.num_steps=1",
+    "reflection.num_noises=1",
+    "inference.num_steps=2",
+];
+
+fn ragar(store: &Path) -> Command {
+    let mut command = Command::cargo_bin("ragar").expect("the program is built");
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(["--quiet", "--set"]);
+    command.arg(format!("features.store={}", store.display()));
+    for value in SMALLEST {
+        command.args(["--set", value]);
+    }
+    command
+}
+
+fn demo(out: &Path, store: &Path) -> Value {
+    let output = ragar(store)
+        .args(["demo", "--quick", "--json", "--out"])
+        .arg(out)
+        .output()
+        .expect("the program starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("JSON on standard output")
+}
+
+/// What must not depend on when and where the run was.
+fn repeatable(report: &Value) -> Value {
+    serde_json::json!({
+        "tables": report["tables"],
+        "charts": report["charts"],
+        "users": report["users"],
+    })
+}
+
+#[test]
+fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().join("features");
+    let first = folder.path().join("first");
+    let report = demo(&first, &store);
+
+    let page = std::fs::read_to_string(first.join("report.html")).expect("a page");
+    for word in [
+        "Right answer",
+        "RAGAR",
+        "Stable Diffusion",
+        "data:image/png",
+        "<polyline",
+    ] {
+        assert!(page.contains(word), "{word}");
+    }
+    let saved: Value =
+        serde_json::from_slice(&std::fs::read(first.join("report.json")).expect("report.json"))
+            .expect("JSON");
+    assert_eq!(saved, report, "printed and saved are one");
+    let rows = report["tables"][0]["rows"].as_array().expect("rows");
+    let row = |name: &str| {
+        rows.iter()
+            .find(|row| row["name"] == name)
+            .unwrap_or_else(|| panic!("no row {name}"))
+    };
+    for name in ["RAGAR", "Stable Diffusion"] {
+        for metric in ["style@1", "glyph@1", "both@1", "ΔR"] {
+            let score = &row(name)["scores"][metric];
+            for key in ["mean", "low", "high", "count"] {
+                assert!(score[key].is_number(), "{name} {metric} {key}: {score}");
+            }
+        }
+    }
+    for kind in ["ceiling", "floor"] {
+        assert!(rows.iter().any(|row| row["kind"] == kind), "no {kind}");
+    }
+
+    let again = demo(&folder.path().join("second"), &store);
+    assert_eq!(
+        repeatable(&again),
+        repeatable(&report),
+        "same seed, same numbers"
+    );
+
+    // The trained model stays usable: another item for the same user, twice the same picture.
+    let run = first.join("train");
+    let draw = |file: &str, reference: Option<&str>| {
+        let out = folder.path().join(file);
+        let mut command = ragar(&store);
+        command.args(["generate", "--run"]).arg(&run);
+        command.arg("--out").arg(&out);
+        if let Some(reference) = reference {
+            command.args(["--reference", reference]);
+        }
+        let output = command.output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said, std::fs::read(out).ok())
+    };
+    let (code, said, picture) = draw("a.png", None);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(picture.is_some());
+    assert_eq!(draw("b.png", None).2, picture);
+    let (code, said, other) = draw("c.png", Some("3d-1f354"));
+    assert_eq!(code, Some(0), "{said}");
+    assert_ne!(other, picture);
+    let (code, said, nothing) = draw("d.png", Some("3d-1f35"));
+    assert_eq!((code, nothing), (Some(1), None));
+    assert!(said.contains("did you mean"), "{said}");
+}
