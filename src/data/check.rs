@@ -61,7 +61,7 @@ pub fn check(root: impl AsRef<Path>, limits: &ImageLimits) -> Result<CheckReport
     let root = root.as_ref();
     let (folder, mut findings) = folder::read(root)?;
     findings.extend(check_images(&folder, limits));
-    findings.sort_by(|a, b| (file_order(&a.file), a.row).cmp(&(file_order(&b.file), b.row)));
+    findings.sort_by_key(|finding| (file_order(&finding.file), finding.row));
     let num_errors = findings
         .iter()
         .filter(|finding| finding.severity == Severity::Error)

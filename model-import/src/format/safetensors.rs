@@ -249,7 +249,7 @@ fn header_size(path: &Path, start: &[u8], file_size: u64) -> Result<u64, ImportE
     };
     let size = u64::from_le_bytes(*length);
     // The format says that a header starts with a brace: without it the length is not a length.
-    if size > LARGEST_HEADER || size < 2 || start.get(8).is_some_and(|b| *b != b'{') {
+    if !(2..=LARGEST_HEADER).contains(&size) || start.get(8).is_some_and(|b| *b != b'{') {
         return Err(foreign("it does not start with a header"));
     }
     if 8 + size > file_size {

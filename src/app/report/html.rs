@@ -84,9 +84,9 @@ pub(super) fn page(data: &ReportData) -> String {
         page += "</dl></section>\n";
     }
     if !data.configuration.is_empty() {
-        let _ = write!(
+        let _ = writeln!(
             page,
-            "<section><details><summary>Configuration of this run</summary><pre>{}</pre></details></section>\n",
+            "<section><details><summary>Configuration of this run</summary><pre>{}</pre></details></section>",
             escape(&data.configuration)
         );
     }
@@ -185,7 +185,7 @@ fn user_panel(user: &UserPanel) -> String {
         for keyword in &user.keywords {
             let _ = write!(text, "<span>{}</span> ", escape(keyword));
         }
-        let _ = write!(text, "<em>{}</em></p>\n", escape(&user.summary));
+        let _ = writeln!(text, "<em>{}</em></p>", escape(&user.summary));
     }
     text += "<div class=\"drawings\">";
     for drawing in &user.drawings {

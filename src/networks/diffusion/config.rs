@@ -79,7 +79,7 @@ pub(crate) fn refuse(
 }
 
 fn divides(key: &'static str, channels: usize, parts: usize) -> Result<(), DiffusionConfigError> {
-    if parts > 0 && channels % parts == 0 {
+    if parts > 0 && channels.is_multiple_of(parts) {
         Ok(())
     } else {
         Err(DiffusionConfigError::Divide {

@@ -220,6 +220,13 @@ impl<'a> Corpus<'a> {
         self.training[random.random_range(0..self.training.len())]
     }
 
+    /// Would `label` beside the themes among `likes` name a held-out pair?
+    fn names_held_out(&self, likes: &[String], label: &str) -> bool {
+        self.held_out.iter().any(|sticker| {
+            sticker.label == label && likes.contains(&theme_phrase(sticker.style, &sticker.group))
+        })
+    }
+
     /// A caption as the captioner might give it: the style right, the rest sometimes not.
     fn rough_caption(&self, sticker: &Sticker, random: &mut impl Rng) -> String {
         if random.random_bool(self.mixture.wrong_captions) {
@@ -265,7 +272,7 @@ impl<'a> Corpus<'a> {
                 Some(tag) if random.random_bool(0.5) => tag,
                 _ => &sticker.label,
             };
-            if !likes.contains(word) {
+            if !likes.contains(word) && !self.names_held_out(&likes, &sticker.label) {
                 likes.push(word.clone());
             }
         }
@@ -286,7 +293,10 @@ impl<'a> Corpus<'a> {
         }
         likes.shuffle(random);
         for _ in 0..random.random_range(0..=2) {
-            likes.push(self.any(random).label.clone());
+            let label = &self.any(random).label;
+            if !self.names_held_out(&likes, label) {
+                likes.push(label.clone());
+            }
         }
         let preference = if random.random_bool(0.3) {
             summary_answer(&likes)
