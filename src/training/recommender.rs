@@ -308,7 +308,8 @@ pub fn train<B: AutodiffBackend>(
         run.standing.epoch += 1;
         let epoch = run.standing.epoch;
         let mut message = format!("loss {:.4}", losses.total);
-        let due = epoch % training.evaluation_interval == 0 || epoch == training.max_epochs;
+        let due =
+            epoch.is_multiple_of(training.evaluation_interval) || epoch == training.max_epochs;
         let mut recall = None;
         if due && !split.validation.is_empty() {
             let value = run.evaluate(config, training, &mut graphs, &excluded, &split.validation);
@@ -321,7 +322,7 @@ pub fn train<B: AutodiffBackend>(
         }
         surroundings.progress.advance(epoch, &message);
         if let Some(store) = surroundings.checkpoints
-            && epoch % training.checkpoint_interval == 0
+            && epoch.is_multiple_of(training.checkpoint_interval)
         {
             store.save(&run.checkpoint())?;
             saved = epoch;
