@@ -290,3 +290,239 @@ fn a_seed_decides_the_initial_weights() {
     let still = &first["decoder.mid_block.resnets.0.conv2.weight"];
     assert!(still.iter::<f32>().all(|value| value == 0.0));
 }
+
+mod training {
+    //! Both trainings: they learn a handful, and a resumed run is the uninterrupted one.
+
+    use std::path::Path;
+
+    use burn::tensor::TensorData;
+    use ragar::networks::diffusion::{AutoencoderKl, PerLevel};
+    use ragar::optimisation::{Decay, Interrupt, Schedule, Silent};
+    use ragar::pretraining::diffusion::{self, DiffusionPretrainingConfig, PromptedImages};
+    use ragar::pretraining::pixels::ImageSet;
+    use ragar::pretraining::trainer::TrainerConfig;
+    use ragar::pretraining::vae::{self, VaePretrainingConfig};
+
+    use super::*;
+    use crate::support::devices;
+
+    fn trainer(steps: usize) -> TrainerConfig {
+        TrainerConfig {
+            steps,
+            schedule: Schedule {
+                learning_rate: 4e-3,
+                decay: Decay::Constant,
+                ..Schedule::default()
+            },
+            average_decay: 0.8,
+            log_every: 5,
+            evaluate_every: 100,
+            checkpoint_every: 100,
+            ..TrainerConfig::default()
+        }
+    }
+
+    /// Discs of different colours and places on white.
+    fn discs() -> ImageSet {
+        let images = (0..6)
+            .map(|i| {
+                let (x0, y0) = (5.0 + i as f32, 10.0 - i as f32);
+                (0..256)
+                    .flat_map(|place| {
+                        let (x, y) = ((place % 16) as f32, (place / 16) as f32);
+                        let inside = (x - x0).powi(2) + (y - y0).powi(2) < 16.0;
+                        let colour = [40 * i as u8, 120, 250 - 40 * i as u8];
+                        if inside { colour } else { [255; 3] }
+                    })
+                    .collect()
+            })
+            .collect();
+        ImageSet::new(16, images).expect("images")
+    }
+
+    fn vae_config(steps: usize) -> VaePretrainingConfig {
+        let mut network = vae::tiny_vae();
+        network.block_out_channels = vec![8, 8, 16];
+        network.norm_num_groups = 4;
+        VaePretrainingConfig {
+            network,
+            trainer: trainer(steps),
+            batch_size: 3,
+            ..VaePretrainingConfig::default()
+        }
+    }
+
+    fn train_vae(folder: &Path, steps: usize) -> vae::TrainedVae<TestBackend> {
+        let devices = devices();
+        vae::run::<TestBackend>(
+            &vae_config(steps),
+            &discs(),
+            &discs(),
+            folder,
+            &devices.train,
+            &devices.frozen,
+            &Silent,
+            &Interrupt::default(),
+        )
+        .expect("a trained autoencoder")
+    }
+
+    #[test]
+    fn the_autoencoder_learns_a_handful() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = train_vae(folder.path(), 1).report;
+        let trained = train_vae(folder.path(), 60);
+        let gain = trained.report.held_out_psnr - first.held_out_psnr;
+        assert!(gain > 6.0, "{first:?} {:?}", trained.report);
+        assert_eq!(trained.report.steps, 60);
+        assert!(folder.path().join("samples/step-60.png").is_file());
+        let scaled = discs().batch::<TestBackend>(&[0, 1, 2, 3, 4, 5], &device());
+        let latents = trained.network.scale(trained.network.encode(scaled).mean);
+        let deviation = latents.reshape([-1]).var(0).sqrt().into_scalar();
+        assert!((deviation - 1.0).abs() < 0.01, "{deviation}");
+    }
+
+    #[test]
+    fn a_resumed_autoencoder_run_is_the_uninterrupted_one() {
+        let (whole, parts) = (
+            tempfile::tempdir().expect("a"),
+            tempfile::tempdir().expect("b"),
+        );
+        let expected = train_vae(whole.path(), 6);
+        train_vae(parts.path(), 3);
+        let resumed = train_vae(parts.path(), 6);
+        assert_eq!(
+            collect::<TestBackend, _>(&expected.network, Selection::All),
+            collect::<TestBackend, _>(&resumed.network, Selection::All)
+        );
+        let log = |folder: &Path| {
+            let text = std::fs::read_to_string(folder.join("metrics.jsonl")).expect("a log");
+            text.lines()
+                .map(|line| {
+                    serde_json::from_str::<serde_json::Value>(line).expect("json")["step"].clone()
+                })
+                .filter(|step| step == 5)
+                .count()
+        };
+        assert_eq!(log(whole.path()), log(parts.path()));
+    }
+
+    fn unet_config(steps: usize) -> DiffusionPretrainingConfig {
+        let mut network = diffusion::tiny_unet();
+        network.block_out_channels = vec![16, 16, 16];
+        network.norm_num_groups = 4;
+        network.attention_head_dim = PerLevel::All(2);
+        network.cross_attention_dim = 8;
+        DiffusionPretrainingConfig {
+            network,
+            trainer: trainer(steps),
+            batch_size: 6,
+            num_samples: 2,
+            ..DiffusionPretrainingConfig::default()
+        }
+    }
+
+    fn train_unet(
+        folder: &Path,
+        vae: &AutoencoderKl<TestBackend>,
+        steps: usize,
+    ) -> diffusion::TrainedUNet<TestBackend> {
+        let devices = devices();
+        let images = discs();
+        let data = PromptedImages {
+            prompts: (0..images.len())
+                .map(|i| vec![format!("disc {i}"), format!("{i}")])
+                .collect(),
+            images,
+        };
+        // One number a prompt, spread over two tokens.
+        let text = |prompts: &[String]| {
+            let values: Vec<f32> = prompts
+                .iter()
+                .flat_map(|prompt| {
+                    let key = prompt.bytes().last().map_or(0.0, f32::from);
+                    (0..16).map(move |i| (key * (i + 1) as f32).sin())
+                })
+                .collect();
+            let shape = [prompts.len(), 2, 8];
+            Tensor::<TestBackend, 3>::from_data(TensorData::new(values, shape), &device())
+        };
+        diffusion::run::<TestBackend>(
+            &unet_config(steps),
+            &data,
+            &data,
+            vae,
+            &text,
+            folder,
+            &devices.train,
+            &devices.frozen,
+            &Silent,
+            &Interrupt::default(),
+        )
+        .expect("a trained network")
+    }
+
+    #[test]
+    fn the_denoising_network_learns_and_resumes() {
+        let vae = vae_config(1)
+            .network
+            .init(&device())
+            .expect("an autoencoder");
+        let (whole, parts) = (
+            tempfile::tempdir().expect("a"),
+            tempfile::tempdir().expect("b"),
+        );
+        let first = train_unet(parts.path(), &vae, 1).report;
+        let expected = train_unet(whole.path(), &vae, 30);
+        let resumed = train_unet(parts.path(), &vae, 30);
+        assert_eq!(
+            collect::<TestBackend, _>(&expected.network, Selection::All),
+            collect::<TestBackend, _>(&resumed.network, Selection::All)
+        );
+        assert!(
+            expected.report.held_out_loss < 0.8 * first.held_out_loss,
+            "{first:?} {:?}",
+            expected.report
+        );
+        assert!(whole.path().join("samples/step-30.png").is_file());
+    }
+
+    #[test]
+    fn data_that_cannot_be_trained_on_is_refused() {
+        let error = ImageSet::new(16, vec![vec![0; 5]]).expect_err("five bytes");
+        assert!(error.to_string().contains("768"), "{error}");
+        let devices = devices();
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = VaePretrainingConfig {
+            batch_size: 16,
+            ..vae_config(1)
+        };
+        let error = vae::run::<TestBackend>(
+            &config,
+            &discs(),
+            &discs(),
+            folder.path(),
+            &devices.train,
+            &devices.frozen,
+            &Silent,
+            &Interrupt::default(),
+        )
+        .expect_err("six images for sixteen");
+        assert!(error.to_string().contains("batches of 16"), "{error}");
+        let unknown = serde_json::from_str::<VaePretrainingConfig>(r#"{"batchsize": 3}"#);
+        assert!(unknown.is_err());
+    }
+
+    #[test]
+    fn augmentation_keeps_white_paper_white() {
+        let white = ImageSet::new(16, vec![vec![255; 768]]).expect("an image");
+        let mut random = rand::SeedableRng::seed_from_u64(3);
+        let random: &mut rand_chacha::ChaCha8Rng = &mut random;
+        for _ in 0..20 {
+            let batch =
+                white.random_batch::<TestBackend>(&[0], &Default::default(), random, &device());
+            assert_eq!(batch.min().into_scalar(), 1.0);
+        }
+    }
+}
