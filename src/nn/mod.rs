@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod linear;
 pub mod lora;
 pub mod rotary;
 pub mod timestep;

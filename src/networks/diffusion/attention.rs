@@ -11,6 +11,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use super::resnet::{convolution, group_norm};
 use crate::nn::attention::{merge_heads, scaled_dot_product, split_heads};
+use crate::nn::linear::over_tokens;
 
 /// The dropout that the hub's lists count as an element; it never drops here.
 fn no_dropout() -> Dropout {
@@ -42,11 +43,11 @@ impl<B: Backend> CrossAttention<B> {
 
     /// `[batch, queries, width]`, `[batch, keys, context width]` → `[batch, queries, width]`.
     pub fn forward(&self, hidden: Tensor<B, 3>, context: Tensor<B, 3>) -> Tensor<B, 3> {
-        let query = split_heads(self.to_q.forward(hidden), self.num_heads);
-        let key = split_heads(self.to_k.forward(context.clone()), self.num_heads);
-        let value = split_heads(self.to_v.forward(context), self.num_heads);
+        let query = split_heads(over_tokens(&self.to_q, hidden), self.num_heads);
+        let key = split_heads(over_tokens(&self.to_k, context.clone()), self.num_heads);
+        let value = split_heads(over_tokens(&self.to_v, context), self.num_heads);
         let attended = scaled_dot_product(query, key, value, None);
-        self.to_out.0.forward(merge_heads(attended))
+        over_tokens(&self.to_out.0, merge_heads(attended))
     }
 }
 
@@ -59,7 +60,7 @@ pub struct Geglu<B: Backend> {
 impl<B: Backend> Geglu<B> {
     /// `[batch, tokens, in]` → `[batch, tokens, out]`.
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        let mut halves = self.proj.forward(hidden).chunk(2, 2);
+        let mut halves = over_tokens(&self.proj, hidden).chunk(2, 2);
         let gate = halves.remove(1);
         halves.remove(0) * gelu(gate)
     }
@@ -87,7 +88,7 @@ impl<B: Backend> FeedForward<B> {
     }
 
     fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.net.2.forward(self.net.0.forward(hidden))
+        over_tokens(&self.net.2, self.net.0.forward(hidden))
     }
 }
 
@@ -182,7 +183,7 @@ impl<B: Backend> Transformer2DModel<B> {
         let tokens = |map: Tensor<B, 4>| map.flatten::<3>(2, 3).swap_dims(1, 2);
         let mut hidden = match &self.proj_in {
             Projection::Convolution(convolution) => tokens(convolution.forward(normed)),
-            Projection::Linear(linear) => linear.forward(tokens(normed)),
+            Projection::Linear(linear) => over_tokens(linear, tokens(normed)),
         };
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, context.clone());
@@ -194,7 +195,7 @@ impl<B: Backend> Transformer2DModel<B> {
         };
         let output = match &self.proj_out {
             Projection::Convolution(convolution) => convolution.forward(map(hidden)),
-            Projection::Linear(linear) => map(linear.forward(hidden)),
+            Projection::Linear(linear) => map(over_tokens(linear, hidden)),
         };
         output + input
     }
