@@ -42,7 +42,7 @@ impl std::fmt::Display for CheckReport {
         }
         write!(
             f,
-            "{}: {} items, {} interactions, {} histories; {} errors, {} warnings",
+            "{}: items {}, interactions {}, histories {}; errors {}, warnings {}",
             self.root.display(),
             self.num_items,
             self.num_interactions,

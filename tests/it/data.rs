@@ -742,3 +742,31 @@ fn users_without_a_split_get_one() {
     let count = |split| histories.iter().filter(|h| h.split == Some(split)).count() / 2;
     assert_eq!((count(Split::Validation), count(Split::Test)), (2, 5));
 }
+
+#[test]
+fn clip_preprocessing_agrees_with_the_reference() {
+    let golden = crate::support::Golden::open("image-preprocess");
+    for name in ["wide", "tall"] {
+        let input = golden.data(&format!("input.{name}"));
+        let [height, width, _] = input.shape.to_vec()[..] else {
+            panic!("height, width, channels")
+        };
+        let values: Vec<u8> = input.iter::<f32>().map(|value| value as u8).collect();
+        let picture = RgbImage::from_raw(width as u32, height as u32, values).expect("a picture");
+        let preprocessing = ImagePreprocessing::clip(24);
+        let ours = preprocessing.apply::<TestBackend>(&picture, &device());
+        // Pillow rounds to whole values and clips between its two passes: at hard edges two or three of 255 values
+        // apart, elsewhere nearly equal.
+        let level = 1.0 / 255.0 / 0.26;
+        let expected = golden.data(&format!("output.{name}"));
+        let ours = ours.into_data();
+        crate::support::compare(name, &expected, &ours, 3.0 * level, 0.0);
+        let total: f32 = expected
+            .iter::<f32>()
+            .zip(ours.iter::<f32>())
+            .map(|(expected, ours)| (expected - ours).abs())
+            .sum();
+        let mean = total / expected.num_elements() as f32;
+        assert!(mean < 0.5 * level, "{name}: {mean} apart on average");
+    }
+}
