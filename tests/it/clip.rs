@@ -113,8 +113,8 @@ fn both_end_token_rules_take_the_first_end() {
             .init::<TestBackend>(&device())
             .ends(ids())
             .into_data();
-        let expected = TensorData::from([[0f32, 0., 1., 0.], [0., 1., 0., 0.]]);
-        ends.assert_eq(&expected, true);
+        let expected = TensorData::from([[false, false, true, false], [false, true, false, false]]);
+        ends.assert_eq(&expected, false);
     }
     // Without any end token the reference takes the first place.
     let config = ClipTextConfig {
@@ -130,8 +130,8 @@ fn both_end_token_rules_take_the_first_end() {
         .init::<TestBackend>(&device())
         .ends(ids())
         .into_data();
-    let expected = TensorData::from([[1f32, 0., 0., 0.], [1., 0., 0., 0.]]);
-    ends.assert_eq(&expected, true);
+    let expected = TensorData::from([[true, false, false, false], [true, false, false, false]]);
+    ends.assert_eq(&expected, false);
 }
 
 #[test]
@@ -290,4 +290,210 @@ fn preprocessing_reads_every_form_and_keeps_pictures_of_the_right_size() {
         smaller.to_pixels::<TestBackend>(&[&wide], &device()).dims(),
         [1, 3, 32, 32]
     );
+}
+
+mod pretraining {
+    use image::{Rgb, RgbImage};
+    use ragar::data::stickers::{Sticker, Style};
+    use ragar::optimisation::parameters::{Selection, collect};
+    use ragar::optimisation::{Interrupt, Progress, Schedule, Silent};
+    use ragar::pretraining::clip::{
+        Augmentation, ClipPretrainingConfig, ClipPretrainingError, ClipSizes, ExtraPictures,
+        TrainedClip, model_card, run,
+    };
+
+    use crate::support::{TestBackend, compare, devices};
+
+    /// Six glyphs that are colours, in five styles that are the place of a bar; one pair of each glyph held out.
+    fn stickers() -> (Vec<Sticker>, Vec<RgbImage>) {
+        let colours = [
+            [220, 20, 20],
+            [20, 180, 20],
+            [20, 20, 220],
+            [200, 180, 0],
+            [0, 180, 180],
+            [160, 0, 160],
+        ];
+        let names = ["apple", "pear", "plum", "dog", "cat", "cow"];
+        let mut stickers = Vec::new();
+        let mut images = Vec::new();
+        for (glyph, colour) in colours.into_iter().enumerate() {
+            for (number, style) in Style::ALL.into_iter().enumerate() {
+                stickers.push(Sticker {
+                    item: stickers.len(),
+                    glyph: format!("{glyph}"),
+                    label: names[glyph].into(),
+                    tags: vec!["round".into()],
+                    group: if glyph < 3 { "food" } else { "animal" }.into(),
+                    style,
+                    held_out: number == glyph % 5,
+                });
+                images.push(RgbImage::from_fn(16, 16, |_, y| {
+                    Rgb(if y as usize / 3 == number {
+                        colour
+                    } else {
+                        [255; 3]
+                    })
+                }));
+            }
+        }
+        (stickers, images)
+    }
+
+    fn config(num_steps: usize) -> ClipPretrainingConfig {
+        ClipPretrainingConfig {
+            text_steps: num_steps,
+            text_batch: 32,
+            num_steps,
+            num_glyphs: 5,
+            num_styles: 4,
+            num_extra_glyphs: 2,
+            sizes: ClipSizes {
+                width: 32,
+                num_layers: 1,
+                num_heads: 2,
+                projection_dim: 16,
+                image_size: 16,
+                patch_size: 8,
+                context: 24,
+                vocab_size: 600,
+            },
+            schedule: Schedule {
+                learning_rate: 5e-3,
+                warmup_steps: 5,
+                ..Schedule::default()
+            },
+            augmentation: Augmentation {
+                flip: 0.5,
+                shift: 0.0,
+                scale: [1.0, 1.0],
+                rotation: 0.0,
+                colour: 0.05,
+                erase: 0.0,
+            },
+            checkpoint_every: 4,
+            evaluate_every: 0,
+            log_every: 1,
+            ..ClipPretrainingConfig::default()
+        }
+    }
+
+    fn train(
+        config: &ClipPretrainingConfig,
+        output: &std::path::Path,
+        progress: &dyn Progress,
+        interrupt: &Interrupt,
+    ) -> Result<TrainedClip<TestBackend>, ClipPretrainingError> {
+        let (stickers, images) = stickers();
+        // Glyphs without descriptions, and a known one that must be left out.
+        let (mut more, more_images) = (stickers.clone(), images.clone());
+        for sticker in more.iter_mut().skip(5) {
+            sticker.glyph = format!("more {}", sticker.glyph);
+        }
+        run::<TestBackend>(
+            config,
+            &stickers,
+            &images,
+            Some(ExtraPictures {
+                stickers: &more,
+                images: &more_images,
+            }),
+            output,
+            &devices().train,
+            progress,
+            interrupt,
+        )
+    }
+
+    #[test]
+    fn a_handful_of_stickers_is_learnt() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(120);
+        let trained = train(&config, dir.path(), &Silent, &Interrupt::default()).unwrap();
+        let quality = &trained.quality;
+        assert!(quality.training.glyph_by_text_1 > 0.9, "{quality}");
+        assert!(quality.training.style_of_known_glyph > 0.9, "{quality}");
+        assert!(quality.held_out.glyph_by_image_1 > 0.8, "{quality}");
+        let card = model_card(
+            &config,
+            &trained,
+            &stickers().0,
+            "ragar pretrain clip",
+            "a test",
+        );
+        assert!(
+            card.contains("24 training pairs") && card.contains("6 held-out"),
+            "{card}"
+        );
+    }
+
+    /// Raises the interruption when a step is reached.
+    struct StopAt(usize, Interrupt);
+
+    impl Progress for StopAt {
+        fn begin(&self, _: &str, _: usize) {}
+        fn advance(&self, position: usize, _: &str) {
+            if position >= self.0 {
+                self.1.raise();
+            }
+        }
+        fn end(&self) {}
+        fn note(&self, _: &str) {}
+    }
+
+    #[test]
+    fn an_interrupted_run_ends_as_an_uninterrupted_one() {
+        let whole = tempfile::tempdir().unwrap();
+        let config = config(6);
+        let expected = train(&config, whole.path(), &Silent, &Interrupt::default()).unwrap();
+        // In the text part, between the parts, in the picture part.
+        for stop in [3, 6, 10] {
+            let parts = tempfile::tempdir().unwrap();
+            let interrupt = Interrupt::default();
+            let stopped = train(
+                &config,
+                parts.path(),
+                &StopAt(stop, interrupt.clone()),
+                &interrupt,
+            );
+            assert!(
+                matches!(stopped, Err(ClipPretrainingError::Interrupted { step }) if step == stop)
+            );
+            let resumed = train(&config, parts.path(), &Silent, &Interrupt::default()).unwrap();
+            let found = collect::<TestBackend, _>(&resumed.network, Selection::All);
+            for (name, data) in collect::<TestBackend, _>(&expected.network, Selection::All) {
+                compare(&name, &data, &found[&name], 1e-6, 0.0);
+            }
+            let lines = |dir: &std::path::Path| {
+                let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+                text.lines().count()
+            };
+            assert_eq!(lines(whole.path()), lines(parts.path()));
+        }
+    }
+
+    #[test]
+    fn configurations_refuse_unknown_keys_and_nonsense() {
+        let error = toml::from_str::<ClipPretrainingConfig>("learning_rte = 1").unwrap_err();
+        assert!(error.to_string().contains("learning_rte"), "{error}");
+        let wrong = ClipPretrainingConfig {
+            num_glyphs: 1,
+            ..ClipPretrainingConfig::default()
+        };
+        assert!(
+            wrong
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("num_glyphs")
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let mut many = config(2);
+        many.num_glyphs = 50;
+        let error = train(&many, dir.path(), &Silent, &Interrupt::default()).unwrap_err();
+        assert!(
+            error.to_string().contains("6 glyphs to train on"),
+            "{error}"
+        );
+    }
 }

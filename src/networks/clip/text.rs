@@ -123,8 +123,8 @@ impl<B: Backend> ClipTextModel<B> {
         self.final_layer_norm.forward(states.swap_remove(place))
     }
 
-    /// One at each row's end token, zero elsewhere, `[batch, tokens]`.
-    pub fn ends(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 2> {
+    /// True at each row's end token, `[batch, tokens]`.
+    pub fn ends(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 2, Bool> {
         let [batch, tokens] = input_ids.dims();
         let device = input_ids.device();
         let is_end = if self.eos_token_id == LEGACY_END {
@@ -143,7 +143,7 @@ impl<B: Backend> ClipTextModel<B> {
             .min_dim(1);
         let none = first.clone().equal_elem(tokens as i64);
         let first = first.mask_fill(none, 0);
-        places.equal(first.expand([batch, tokens])).float()
+        places.equal(first.expand([batch, tokens]))
     }
 
     fn with_positions(&self, token_embeds: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -159,11 +159,12 @@ impl<B: Backend> ClipTextModel<B> {
     }
 }
 
-/// The row of `states` where `ends` is one: `[batch, width]`. By product and sum, so that nothing is rounded.
-pub(crate) fn pool<B: Backend>(states: Tensor<B, 3>, ends: Tensor<B, 2>) -> Tensor<B, 2> {
-    let dtype = states.dtype();
-    let ends: Tensor<B, 3> = ends.cast(dtype).unsqueeze_dim(2);
-    (states * ends).sum_dim(1).squeeze_dim(1)
+/// The row of `states` where `ends` is true: `[batch, width]`. A masked sum, so that nothing is rounded and the
+/// mask needs no graph.
+pub(crate) fn pool<B: Backend>(states: Tensor<B, 3>, ends: Tensor<B, 2, Bool>) -> Tensor<B, 2> {
+    let others: Tensor<B, 3, Bool> = ends.bool_not().unsqueeze_dim(2);
+    let others = others.expand(states.dims());
+    states.mask_fill(others, 0.0).sum_dim(1).squeeze_dim(1)
 }
 
 /// Which key each query must not see: later ones, and masked ones. `[batch or 1, 1, tokens, tokens]`.
