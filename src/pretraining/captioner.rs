@@ -1,1 +1,462 @@
-//! Captioner pretraining.
+//! Training of the captioner: a small BLIP-2 that says a sticker's style, label and group.
+//!
+//! Published BLIP-2 trains in two stages with frozen parts on either side of the Q-Former. With two million parameters
+//! and a thousand stickers one stage does: everything is trained on the canonical caption, by the cross-entropy of its
+//! words. The vision tower may start from a trained CLIP's, which has seen the same training pairs and no other.
+
+use std::path::Path;
+
+use burn::module::AutodiffModule;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use image::RgbImage;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::augmentation::Augmentation;
+use super::error::PretrainingError;
+use super::initial::seeded;
+use super::trainer::{Trainer, TrainerConfig, num_parameters};
+use super::vae::draw;
+use crate::data::stickers::{Sticker, caption};
+use crate::networks::blip2::{
+    Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig,
+    CaptionOptions, OptConfig, TokenBatch, TokenIds,
+};
+use crate::networks::clip::{ClipPreprocessing, ClipVisionConfig, ClipVisionModel};
+use crate::nn::activation::Activation;
+use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
+use crate::text::{BytePairKind, SpecialTokens, TextTokenizer};
+
+pub mod card;
+pub mod initial_weights;
+pub mod score;
+
+pub use card::model_card;
+pub use score::{CaptionScore, Judge};
+
+/// Stands for one image position in a prompt.
+pub const IMAGE_TOKEN: &str = "<image>";
+
+/// A run of captioner training. None of these values comes from the paper, which takes a published BLIP-2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptionerPretrainingConfig {
+    /// Steps, rates, intervals.
+    pub trainer: TrainerConfig,
+    /// What is done to training pictures.
+    pub augmentation: Augmentation,
+    /// Images a step.
+    pub batch_size: usize,
+    /// Width of all three parts.
+    pub width: usize,
+    /// Layers of the vision tower; those of the CLIP it starts from, if any.
+    pub num_vision_layers: usize,
+    /// Layers of the Q-Former, each with cross-attention.
+    pub num_qformer_layers: usize,
+    /// Learned queries.
+    pub num_queries: usize,
+    /// Layers of the decoder.
+    pub num_text_layers: usize,
+    /// Largest vocabulary.
+    pub vocab_size: usize,
+    /// First steps in which a vision tower taken over from CLIP stays as it is, so that what it knows outlives the noise
+    /// of an untrained decoder's gradients.
+    pub frozen_tower_steps: usize,
+    /// Seed of weights, order and augmentation.
+    pub seed: u64,
+}
+
+impl Default for CaptionerPretrainingConfig {
+    fn default() -> Self {
+        Self {
+            trainer: TrainerConfig {
+                steps: 800,
+                schedule: Schedule {
+                    learning_rate: 1e-3,
+                    warmup_steps: 100,
+                    decay: Decay::Cosine,
+                    final_fraction: 0.02,
+                },
+                optimizer: AdamWConfig {
+                    beta_2: 0.98,
+                    weight_decay: 0.05,
+                    ..AdamWConfig::default()
+                },
+                average_decay: 0.99,
+                ..TrainerConfig::default()
+            },
+            // A style is known by its exact colours: tinting the pictures hides it.
+            augmentation: Augmentation {
+                colour: 0.0,
+                ..Augmentation::default()
+            },
+            batch_size: 48,
+            width: 128,
+            num_vision_layers: 4,
+            num_qformer_layers: 2,
+            num_queries: 8,
+            num_text_layers: 3,
+            vocab_size: 1024,
+            frozen_tower_steps: 150,
+            seed: 1,
+        }
+    }
+}
+
+/// What a run learns from and is measured on. Pairs that are held out are measured on and never learned from.
+#[derive(Debug, Clone, Copy)]
+pub struct CaptionerData<'a, B: Backend> {
+    /// What each picture shows.
+    pub stickers: &'a [Sticker],
+    /// Square pictures of one size, as many as stickers.
+    pub images: &'a [RgbImage],
+    /// A trained CLIP's vision tower to start from.
+    pub tower: Option<(&'a ClipVisionConfig, &'a ClipVisionModel<B>)>,
+}
+
+/// What a training run is worth.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaptionerReport {
+    /// Steps taken.
+    pub steps: usize,
+    /// Parameters of the network.
+    pub parameters: usize,
+    /// Did the vision tower start from a CLIP?
+    pub started_from_clip: bool,
+    /// On held-out pairs, greedy decoding.
+    pub held_out: CaptionScore,
+    /// On training pairs, greedy decoding.
+    pub training: CaptionScore,
+    /// Was the run stopped before its last step?
+    pub interrupted: bool,
+}
+
+/// A trained captioner (averaged weights) with all a hub folder needs.
+#[derive(Debug)]
+pub struct TrainedCaptioner<B: Backend> {
+    pub network: Blip2ForConditionalGeneration<B>,
+    pub config: Blip2Config,
+    pub tokenizer: TextTokenizer,
+    /// What it does to pictures first.
+    pub preprocessing: ClipPreprocessing,
+    pub report: CaptionerReport,
+}
+
+/// Trains on the pairs that are not held out; checkpoints and `metrics.jsonl` go to `folder`. A run that finds checkpoints there goes on
+/// from the newest. Pictures are seen in [−1, 1].
+///
+/// # Errors
+/// When the configuration or the data do not fit, the loss is not finite, or the disk refuses.
+pub fn run<B: AutodiffBackend>(
+    config: &CaptionerPretrainingConfig,
+    data: CaptionerData<'_, B::InnerBackend>,
+    folder: &Path,
+    device: &Device<B>,
+    frozen: &Device<B>,
+    progress: &dyn Progress,
+    interrupt: &Interrupt,
+) -> Result<TrainedCaptioner<B::InnerBackend>, PretrainingError> {
+    let side = check(config, &data)?;
+    let (held_out, training): (Vec<usize>, Vec<usize>) =
+        (0..data.stickers.len()).partition(|&index| data.stickers[index].held_out);
+    let tokenizer = tokenizer(
+        training.iter().map(|&index| &data.stickers[index]),
+        config.vocab_size,
+    )?;
+    let rows: Vec<Vec<u32>> = data
+        .stickers
+        .iter()
+        .map(|sticker| token_row(&tokenizer, sticker))
+        .collect();
+    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let preprocessing = ClipPreprocessing::symmetric(side);
+    let vision = data.tower.map(|(vision, _)| vision);
+    let network_config = network_config(config, &tokenizer, vision, side as usize, longest)?;
+    let network = seeded(network_config.init::<B>(device)?, config.seed, |_| false);
+    let mut network = initial_weights::seeded_embeddings(network, config.seed);
+    if let Some((_, tower)) = data.tower {
+        let shown: Vec<&RgbImage> = training
+            .iter()
+            .take(64)
+            .map(|&index| &data.images[index])
+            .collect();
+        let pixels = preprocessing.to_pixels::<B::InnerBackend>(&shown, frozen);
+        initial_weights::start_from_clip(&mut network.vision_model, tower, pixels, device);
+    }
+    let identity = json!({
+        "network": network_config,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "images": training.len(),
+    });
+    let mut trainer = Trainer::<B, _>::open(
+        &config.trainer,
+        &identity,
+        network,
+        folder,
+        frozen,
+        progress,
+    )?;
+    let options = CaptionOptions {
+        max_new_tokens: longest,
+        ..CaptionOptions::default()
+    };
+    let evaluate = |network: &Blip2ForConditionalGeneration<B::InnerBackend>, indices: &[usize]| {
+        let judge = Judge {
+            network,
+            tokenizer: &tokenizer,
+            preprocessing: &preprocessing,
+            options: &options,
+        };
+        judge.score(data.stickers, data.images, indices, frozen)
+    };
+    progress.begin("captioner", config.trainer.steps);
+    while !trainer.is_finished() && !interrupt.is_raised() {
+        let step = trainer.step();
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        random.set_stream(step as u64 + 1);
+        let drawn = draw(training.len(), config.batch_size, step, config.seed);
+        let indices: Vec<usize> = drawn.into_iter().map(|place| training[place]).collect();
+        let pixels: Vec<f32> = indices
+            .iter()
+            .flat_map(|&index| config.augmentation.apply(&data.images[index], &mut random))
+            .collect();
+        let shape = [indices.len(), 3, side as usize, side as usize];
+        let pixels = Tensor::from_data(TensorData::new(pixels, shape), device);
+        let rows: Vec<&[u32]> = indices
+            .iter()
+            .map(|&index| rows[index].as_slice())
+            .collect();
+        let frozen_tower = data.tower.is_some() && step < config.frozen_tower_steps;
+        let loss = loss(trainer.module(), pixels, &rows, frozen_tower)?;
+        trainer.update(loss, &[])?;
+        if trainer.evaluation_is_due() {
+            let score = evaluate(&trainer.averaged(), &held_out)?;
+            trainer.write(&json!({ "held_out": score }))?;
+            progress.note(&format!("step {}: held-out pairs: {score}", trainer.step()));
+        }
+    }
+    trainer.save()?;
+    progress.end();
+    let network = trainer.averaged();
+    let report = CaptionerReport {
+        steps: trainer.step(),
+        parameters: num_parameters(&network),
+        started_from_clip: data.tower.is_some(),
+        held_out: evaluate(&network, &held_out)?,
+        training: evaluate(&network, &training)?,
+        interrupted: !trainer.is_finished(),
+    };
+    drop(trainer);
+    Ok(TrainedCaptioner {
+        network,
+        config: network_config,
+        tokenizer,
+        preprocessing,
+        report,
+    })
+}
+
+/// The side of the pictures.
+fn check<B: Backend>(
+    config: &CaptionerPretrainingConfig,
+    data: &CaptionerData<'_, B>,
+) -> Result<u32, PretrainingError> {
+    if data.images.len() != data.stickers.len() {
+        let (images, stickers) = (data.images.len(), data.stickers.len());
+        return Err(PretrainingError::Data(format!(
+            "{images} images of {stickers} stickers"
+        )));
+    }
+    let side = data.images.first().map_or(0, RgbImage::width);
+    if let Some(odd) = data
+        .images
+        .iter()
+        .position(|image| image.dimensions() != (side, side))
+    {
+        let (width, height) = data.images[odd].dimensions();
+        return Err(PretrainingError::Data(format!(
+            "image {odd} ({}, {}) is {width} × {height}, the first is {side} wide, and all must be squares of that side",
+            data.stickers[odd].label, data.stickers[odd].style
+        )));
+    }
+    let num_training = data
+        .stickers
+        .iter()
+        .filter(|sticker| !sticker.held_out)
+        .count();
+    if num_training == data.stickers.len() {
+        return Err(PretrainingError::Data(
+            "no pair is held out: nothing to measure on".into(),
+        ));
+    }
+    if num_training < config.batch_size || config.batch_size == 0 {
+        return Err(PretrainingError::Setting {
+            key: "batch_size",
+            found: config.batch_size.to_string(),
+            expected: "at least 1 and at most the number of training images",
+        });
+    }
+    Ok(side)
+}
+
+/// A vocabulary of OPT's arrangement learned from the training captions, with a token for image positions.
+fn tokenizer<'a>(
+    training: impl Iterator<Item = &'a Sticker>,
+    vocab_size: usize,
+) -> Result<TextTokenizer, PretrainingError> {
+    let mut captions: Vec<String> = training.map(caption).collect();
+    captions.sort();
+    let special = |token: &str| Some(token.to_string());
+    let kind = BytePairKind::ByteLevel(SpecialTokens {
+        tokens: ["<s>", "<pad>", "</s>", "<unk>", IMAGE_TOKEN]
+            .map(String::from)
+            .into(),
+        bos: special("</s>"),
+        eos: special("</s>"),
+        pad: special("<pad>"),
+        unk: special("<unk>"),
+        add_bos: true,
+        add_eos: false,
+    });
+    Ok(TextTokenizer::train_byte_pair(
+        captions.iter().map(String::as_str),
+        vocab_size,
+        &kind,
+    )?)
+}
+
+/// Start token, caption, end token.
+fn token_row(tokenizer: &TextTokenizer, sticker: &Sticker) -> Vec<u32> {
+    let mut row = tokenizer.encode(&caption(sticker));
+    row.extend(tokenizer.eos_id());
+    row
+}
+
+/// The network that `config` describes, with `longest` tokens of text at most.
+fn network_config(
+    config: &CaptionerPretrainingConfig,
+    tokenizer: &TextTokenizer,
+    tower: Option<&ClipVisionConfig>,
+    image_size: usize,
+    longest: usize,
+) -> Result<Blip2Config, PretrainingError> {
+    let heads = (config.width / 32).max(1);
+    let vision_config = match tower {
+        Some(tower) if tower.image_size != image_size => {
+            return Err(PretrainingError::Data(format!(
+                "the CLIP to start from sees {} pixels, the images have {image_size}",
+                tower.image_size
+            )));
+        }
+        Some(tower) => Blip2VisionConfig {
+            hidden_size: tower.hidden_size,
+            intermediate_size: tower.intermediate_size,
+            num_hidden_layers: tower.num_hidden_layers,
+            num_attention_heads: tower.num_attention_heads,
+            image_size,
+            patch_size: tower.patch_size,
+            hidden_act: tower.hidden_act,
+            layer_norm_eps: tower.layer_norm_eps,
+            qkv_bias: true,
+        },
+        None => Blip2VisionConfig {
+            hidden_size: config.width,
+            intermediate_size: 4 * config.width,
+            num_hidden_layers: config.num_vision_layers,
+            num_attention_heads: heads,
+            image_size,
+            patch_size: (image_size / 8).max(1),
+            ..Blip2VisionConfig::default()
+        },
+    };
+    let id = |token: &str| tokenizer.id(token);
+    Ok(Blip2Config {
+        vision_config,
+        qformer_config: Blip2QFormerConfig {
+            hidden_size: config.width,
+            num_hidden_layers: config.num_qformer_layers,
+            num_attention_heads: heads,
+            intermediate_size: 4 * config.width,
+            cross_attention_frequency: 1,
+            ..Blip2QFormerConfig::default()
+        },
+        text_config: OptConfig {
+            vocab_size: tokenizer.vocab_size(),
+            hidden_size: config.width,
+            num_hidden_layers: config.num_text_layers,
+            num_attention_heads: heads,
+            ffn_dim: 4 * config.width,
+            max_position_embeddings: (config.num_queries + 2 * longest)
+                .next_power_of_two()
+                .max(64),
+            activation_function: Activation::Relu,
+            pad_token_id: id("<pad>"),
+            bos_token_id: tokenizer.bos_id(),
+            eos_token_id: tokenizer.eos_id().map(TokenIds::One),
+            ..OptConfig::default()
+        },
+        num_query_tokens: config.num_queries,
+        image_token_index: id(IMAGE_TOKEN),
+        initializer_range: 0.02,
+        model_type: "blip-2".into(),
+    })
+}
+
+/// Mean cross-entropy, `[1]`, of the words of `rows` (start token first) after the image and the words before them.
+fn loss<B: AutodiffBackend>(
+    network: &Blip2ForConditionalGeneration<B>,
+    pixels: Tensor<B, 4>,
+    rows: &[&[u32]],
+    frozen_tower: bool,
+) -> Result<Tensor<B, 1>, PretrainingError> {
+    let device = pixels.device();
+    let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let padding = network.text_config().pad_token_id.unwrap_or(0);
+    let queries = network.num_query_tokens();
+    let mut tokens = TokenBatch {
+        ids: Vec::new(),
+        mask: Vec::new(),
+    };
+    let (mut targets, mut weights) = (Vec::new(), Vec::new());
+    for row in rows {
+        let filling = longest - row.len();
+        tokens.ids.push(
+            [
+                vec![network.image_placeholder(); queries],
+                row.to_vec(),
+                vec![padding; filling],
+            ]
+            .concat(),
+        );
+        tokens
+            .mask
+            .push([vec![true; queries + row.len()], vec![false; filling]].concat());
+        targets.extend(
+            row[1..]
+                .iter()
+                .map(|id| i64::from(*id))
+                .chain(vec![i64::from(padding); filling]),
+        );
+        weights.extend([vec![1f32; row.len() - 1], vec![0f32; filling]].concat());
+    }
+    let vision = match frozen_tower {
+        false => network.vision_model.forward(pixels),
+        true => Tensor::from_inner(network.vision_model.valid().forward(pixels.inner())),
+    };
+    let logits = network.read(network.ask(vision).language_projection, &tokens)?;
+    let [count, total, vocabulary] = logits.dims();
+    let words = logits.slice([0..count, queries..total - 1, 0..vocabulary]);
+    let shape = [count, longest - 1];
+    let targets = Tensor::<B, 2, Int>::from_data(TensorData::new(targets, shape), &device);
+    let num_words: f32 = weights.iter().sum();
+    let weights = Tensor::<B, 2>::from_data(TensorData::new(weights, shape), &device);
+    let said = log_softmax(words, 2)
+        .gather(2, targets.unsqueeze_dim(2))
+        .squeeze_dim::<2>(2);
+    Ok((said * weights).sum().div_scalar(-num_words))
+}

@@ -1,5 +1,6 @@
 //! What can go wrong while a network of the tiny family is trained.
 
+use crate::networks::blip2::{Blip2ConfigError, Blip2Error};
 use crate::networks::diffusion::DiffusionConfigError;
 use crate::networks::llama::LlamaConfigError;
 use crate::networks::scheduler::SchedulerError;
@@ -23,6 +24,12 @@ pub enum PretrainingError {
     /// A prompt's template is wrong.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The captioner's configuration cannot be built.
+    #[error("{0}")]
+    Captioner(#[from] Blip2ConfigError),
+    /// The captioner cannot take its input.
+    #[error("captioner: {0}")]
+    Caption(#[from] Blip2Error),
     /// No vocabulary can be learned.
     #[error("tokeniser: {0}")]
     Tokenizer(#[from] TokenizerError),

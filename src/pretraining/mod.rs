@@ -1,5 +1,6 @@
 //! Training of the tiny family on training pairs only.
 
+pub mod augmentation;
 pub mod captioner;
 pub mod clip;
 pub mod diffusion;
@@ -10,4 +11,5 @@ pub mod pixels;
 pub mod trainer;
 pub mod vae;
 
+pub use augmentation::Augmentation;
 pub use error::PretrainingError;

@@ -171,15 +171,22 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
                 found: shape.to_vec(),
             });
         }
-        let vision = self.vision_model.forward(pixel_values);
+        Ok(self.ask(self.vision_model.forward(pixel_values)))
+    }
+
+    /// What the Q-Former makes of the vision tower's states `[batch, 1 + patches, vision width]`.
+    pub fn ask(&self, vision_last_hidden_state: Tensor<B, 3>) -> ImageFeatures<B> {
+        let batch = vision_last_hidden_state.dims()[0];
         let [_, queries, width] = self.query_tokens.dims();
-        let query = self.query_tokens.val().expand([shape[0], queries, width]);
-        let answers = self.qformer.forward(query, vision.clone());
-        Ok(ImageFeatures {
-            vision_last_hidden_state: vision,
+        let query = self.query_tokens.val().expand([batch, queries, width]);
+        let answers = self
+            .qformer
+            .forward(query, vision_last_hidden_state.clone());
+        ImageFeatures {
+            vision_last_hidden_state,
             language_projection: self.language_projection.forward(answers.clone()),
             qformer_output: answers,
-        })
+        }
     }
 
     /// Scores of the next token at every place, `[batch, tokens, vocabulary]`.
@@ -191,14 +198,26 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
         pixel_values: Tensor<B, 4>,
         tokens: &TokenBatch,
     ) -> Result<Tensor<B, 3>, Blip2Error> {
-        let device = pixel_values.device();
         self.check(pixel_values.dims()[0], tokens, 0)?;
         let image = self.image_features(pixel_values)?;
-        let embeds = self.place_image(&tokens.ids, image.language_projection);
+        self.read(image.language_projection, tokens)
+    }
+
+    /// As [`forward`](Self::forward), from images already projected: `[batch, queries, text width]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn read(
+        &self,
+        language_projection: Tensor<B, 3>,
+        tokens: &TokenBatch,
+    ) -> Result<Tensor<B, 3>, Blip2Error> {
+        let device = language_projection.device();
+        self.check(language_projection.dims()[0], tokens, 0)?;
+        let embeds = self.place_image(&tokens.ids, language_projection);
         let places = Places::of(&tokens.mask, tokens.width(), &device);
-        Ok(self
-            .language_model
-            .logits(self.language_model.states(embeds, places, None)))
+        let states = self.language_model.states(embeds, places, None);
+        Ok(self.language_model.logits(states))
     }
 
     /// Whether `tokens` can be read and continued by `max_new_tokens`.

@@ -1,0 +1,115 @@
+//! Small changes of training pictures that keep glyph and style.
+
+use image::RgbImage;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// What may happen to a training picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augmentation {
+    /// Chance of a mirror image.
+    pub flip: f64,
+    /// Largest shift along each axis, in parts of the side.
+    pub shift: f64,
+    /// Smallest and largest scale.
+    pub scale: [f64; 2],
+    /// Largest rotation either way, in degrees.
+    pub rotation: f64,
+    /// Largest change of each channel's distance from white, in parts of it.
+    pub colour: f64,
+    /// Chance that a white rectangle hides a part.
+    pub erase: f64,
+}
+
+impl Default for Augmentation {
+    fn default() -> Self {
+        Self {
+            flip: 0.5,
+            shift: 0.06,
+            scale: [0.85, 1.1],
+            rotation: 10.0,
+            colour: 0.12,
+            erase: 0.25,
+        }
+    }
+}
+
+impl Augmentation {
+    /// A changed copy of `image` as channels, rows, columns in [−1, 1]. What comes in from outside is white.
+    pub(super) fn apply<R: Rng>(&self, image: &RgbImage, rng: &mut R) -> Vec<f32> {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let mut symmetric = |largest: f64| (2.0 * rng.random::<f64>() - 1.0) * largest;
+        let (shift_x, shift_y) = (symmetric(self.shift), symmetric(self.shift));
+        let angle = symmetric(self.rotation).to_radians();
+        let gains = [0; 3].map(|_| 1.0 + symmetric(self.colour) as f32);
+        let scale = self.scale[0] + (self.scale[1] - self.scale[0]) * rng.random::<f64>();
+        let mirror = if rng.random_bool(self.flip) {
+            -1.0
+        } else {
+            1.0
+        };
+        let hole = rng.random_bool(self.erase).then(|| {
+            let mut side =
+                |length: usize| (length as f64 * (0.1 + 0.2 * rng.random::<f64>())) as usize;
+            let (hole_width, hole_height) = (side(width).max(1), side(height).max(1));
+            let x = rng.random_range(0..=width - hole_width);
+            let y = rng.random_range(0..=height - hole_height);
+            (x..x + hole_width, y..y + hole_height)
+        });
+
+        let (sine, cosine) = angle.sin_cos();
+        let centre = [(width as f64 - 1.0) / 2.0, (height as f64 - 1.0) / 2.0];
+        let area = width * height;
+        let mut values = vec![1.0f32; 3 * area];
+        for y in 0..height {
+            for x in 0..width {
+                let hidden = hole
+                    .as_ref()
+                    .is_some_and(|(columns, rows)| columns.contains(&x) && rows.contains(&y));
+                if hidden {
+                    continue;
+                }
+                // Where this pixel comes from.
+                let dx = (x as f64 - centre[0] - shift_x * width as f64) / scale;
+                let dy = (y as f64 - centre[1] - shift_y * height as f64) / scale;
+                let from_x = (cosine * dx + sine * dy) * mirror + centre[0];
+                let from_y = -sine * dx + cosine * dy + centre[1];
+                let colour = bilinear(image, from_x as f32, from_y as f32);
+                for channel in 0..3 {
+                    let unit = 1.0 - (1.0 - colour[channel]) * gains[channel];
+                    values[channel * area + y * width + x] = 2.0 * unit.clamp(0.0, 1.0) - 1.0;
+                }
+            }
+        }
+        values
+    }
+}
+
+/// The colour between four pixels, in [0, 1]; white outside.
+fn bilinear(image: &RgbImage, x: f32, y: f32) -> [f32; 3] {
+    let (left, top) = (x.floor(), y.floor());
+    let (part_x, part_y) = (x - left, y - top);
+    let mut colour = [0.0f32; 3];
+    for (dx, dy, weight) in [
+        (0, 0, (1.0 - part_x) * (1.0 - part_y)),
+        (1, 0, part_x * (1.0 - part_y)),
+        (0, 1, (1.0 - part_x) * part_y),
+        (1, 1, part_x * part_y),
+    ] {
+        let (column, row) = (left as i64 + dx, top as i64 + dy);
+        let inside = column >= 0
+            && row >= 0
+            && column < i64::from(image.width())
+            && row < i64::from(image.height());
+        let pixel = if inside {
+            image.get_pixel(column as u32, row as u32).0
+        } else {
+            [255; 3]
+        };
+        for channel in 0..3 {
+            colour[channel] += weight * f32::from(pixel[channel]) / 255.0;
+        }
+    }
+    colour
+}
