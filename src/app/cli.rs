@@ -155,6 +155,9 @@ pub enum Command {
         /// The run's folder [default: runs/pretrain/NETWORK]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// For clip: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
+        #[arg(long, value_name = "DIR")]
+        extra: Option<PathBuf>,
     },
     /// List the devices that can compute, and why the others cannot
     Devices,
@@ -163,6 +166,10 @@ pub enum Command {
 /// The tiny family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PretrainNetwork {
+    /// CLIP: text and pictures in one space
+    Clip,
+    /// BLIP-2: a picture's caption; starts from CLIP's vision tower
+    Captioner,
     /// Llama: keywords and summaries
     Llm,
     /// Autoencoder between pictures and latents
@@ -175,6 +182,8 @@ impl PretrainNetwork {
     /// The word on the command line and in `[pretrain.WORD]`.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Clip => "clip",
+            Self::Captioner => "captioner",
             Self::Llm => "llm",
             Self::Vae => "vae",
             Self::Unet => "unet",

@@ -38,7 +38,11 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             out,
         } => generate::run(session, run, user.as_deref(), reference.as_deref(), out),
         Command::Eval { run, out } => evaluate::run(session, run, out.as_deref()),
-        Command::Pretrain { network, out } => pretrain::run(session, *network, out.as_deref()),
+        Command::Pretrain {
+            network,
+            out,
+            extra,
+        } => pretrain::run(session, *network, out.as_deref(), extra.as_deref()),
         Command::Devices => devices::run(session),
         Command::Model(ModelCommand::Inspect { path, tensors }) => {
             model::inspect(session, path, *tensors)

@@ -115,6 +115,11 @@ impl RunConfig {
         within("training", self.training.validate())?;
         within("inference", self.inference.validate())?;
         within("stickers", self.stickers.validate())?;
+        within("pretrain.clip", self.pretrain.clip.validate())?;
+        within(
+            "pretrain.captioner.trainer",
+            self.pretrain.captioner.trainer.validate(),
+        )?;
         within("pretrain.llm", self.pretrain.llm.validate())?;
         within("pretrain.vae.trainer", self.pretrain.vae.trainer.validate())?;
         within(

@@ -9,6 +9,8 @@ use crate::evaluation::interval::BootstrapOptions;
 use crate::evaluation::truth::StyleClassifierOptions;
 use crate::features::caption::CaptionConfig;
 use crate::generation::generator::GenerateOptions;
+use crate::pretraining::captioner::CaptionerPretrainingConfig;
+use crate::pretraining::clip::ClipPretrainingConfig;
 use crate::pretraining::diffusion::DiffusionPretrainingConfig;
 use crate::pretraining::language::LanguagePretrainingConfig;
 use crate::pretraining::vae::VaePretrainingConfig;
@@ -188,6 +190,10 @@ pub struct RankingConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainConfig {
+    /// `[pretrain.clip]`: text and visual encoder.
+    pub clip: ClipPretrainingConfig,
+    /// `[pretrain.captioner]`: BLIP-2.
+    pub captioner: CaptionerPretrainingConfig,
     /// `[pretrain.llm]`: the language model.
     pub llm: LanguagePretrainingConfig,
     /// `[pretrain.vae]`: the autoencoder.

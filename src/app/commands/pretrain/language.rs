@@ -2,7 +2,6 @@
 
 use model_import::SaveDtype;
 
-use super::card::Card;
 use super::{Ground, Trained};
 use crate::app::backend::Backend;
 use crate::pretrained;
@@ -29,26 +28,9 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<LanguageReport>> {
         &trained.tokenizer,
         SaveDtype::F16,
     )?;
-    let card = Card {
-        title: "Tiny Llama for stickers",
-        what: format!(
-            "A member of Llama's family in the layout of transformers' `LlamaForCausalLM`: {} layers, {} wide, {} query heads and {} \
-             key/value heads, {} entries of a byte-pair vocabulary of its own. It answers the keyword and summary prompts of `[prompts]`. \
-             Stored in f16.",
-            config.num_layers,
-            config.width,
-            config.num_heads,
-            config.num_key_value_heads,
-            trained.report.vocabulary
-        ),
-        training: format!(
-            "Captions, keyword and summary prompts with their answers, and preference prompts, all made from the training pairs' own \
-             words. {} steps of {} texts, seed {}.",
-            trained.report.steps, config.batch_size, config.seed
-        ),
-    };
+    let card = language::model_card(config, &trained.report, &ground.command, &ground.hardware());
     Ok(Trained {
-        card: card.write(ground, &trained.report),
+        card,
         report: trained.report,
     })
 }

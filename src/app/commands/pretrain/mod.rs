@@ -3,7 +3,9 @@
 //! A run's folder holds checkpoints, `metrics.jsonl`, `config.toml`, `report.json` and, once the last step is taken,
 //! `model/`: a Hugging Face folder in f16 with a model card. The same command again goes on where the last one stopped.
 
+mod captioner;
 mod card;
+mod clip;
 mod language;
 mod unet;
 mod vae;
@@ -18,7 +20,7 @@ use serde::Serialize;
 use crate::app::backend::Devices;
 use crate::app::cli::PretrainNetwork;
 use crate::app::config::RunConfig;
-use crate::app::failure::Interrupted;
+use crate::app::failure::{Interrupted, Usage};
 use crate::app::files;
 use crate::app::output::Watcher;
 use crate::app::session::Session;
@@ -35,6 +37,8 @@ struct Ground<'a> {
     /// Their pictures, in the same order.
     images: Vec<RgbImage>,
     out: PathBuf,
+    /// A folder of further stickers, for networks that learn from more glyphs than the experiments have.
+    extra: Option<PathBuf>,
     watcher: Watcher,
     interrupt: Interrupt,
     started: Instant,
@@ -51,14 +55,25 @@ struct Trained<R: Serialize> {
 }
 
 /// Trains `network` into `out`, or into `runs/pretrain/NAME`.
-pub fn run(session: &Session, network: PretrainNetwork, out: Option<&Path>) -> anyhow::Result<()> {
+pub fn run(
+    session: &Session,
+    network: PretrainNetwork,
+    out: Option<&Path>,
+    extra: Option<&Path>,
+) -> anyhow::Result<()> {
+    if extra.is_some() && network != PretrainNetwork::Clip {
+        return Err(Usage("only `ragar pretrain clip` takes --extra".into()).into());
+    }
     let name = network.word();
     let out = out.map_or_else(|| Path::new("runs/pretrain").join(name), Path::to_path_buf);
     let config = &session.config;
     let devices = session.devices()?;
     let stickers = Stickers::open(&config.data.folder)?;
     let images = stickers.load_images(&config.data.image_limits)?;
-    let command = session.command_line(&format!("pretrain {name}"));
+    let mut command = session.command_line(&format!("pretrain {name}"));
+    if let Some(extra) = extra {
+        command += &format!(" --extra {}", extra.display());
+    }
     config.save(
         &out,
         &format!("pretrain {name}"),
@@ -71,12 +86,15 @@ pub fn run(session: &Session, network: PretrainNetwork, out: Option<&Path>) -> a
         stickers,
         images,
         out,
+        extra: extra.map(Path::to_path_buf),
         watcher: session.output.watcher(),
         interrupt: Interrupt::install(),
         started: Instant::now(),
         command,
     };
     match network {
+        PretrainNetwork::Clip => ground.finish(clip::train(&ground)?),
+        PretrainNetwork::Captioner => ground.finish(captioner::train(&ground)?),
         PretrainNetwork::Llm => ground.finish(language::train(&ground)?),
         PretrainNetwork::Vae => ground.finish(vae::train(&ground)?),
         PretrainNetwork::Unet => ground.finish(unet::train(&ground)?),
