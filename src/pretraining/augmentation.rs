@@ -26,10 +26,10 @@ impl Default for Augmentation {
     fn default() -> Self {
         Self {
             flip: 0.5,
-            shift: 0.06,
-            scale: [0.85, 1.1],
-            rotation: 10.0,
-            colour: 0.12,
+            shift: 0.08,
+            scale: [0.8, 1.15],
+            rotation: 12.0,
+            colour: 0.05,
             erase: 0.25,
         }
     }

@@ -21,7 +21,6 @@
 //! Held-out pairs are never seen. Reading and writing files is the caller's, checkpoints and the log excepted.
 
 mod attributes;
-mod augmentation;
 mod batch;
 mod initial;
 mod loss;
@@ -35,6 +34,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use super::augmentation::Augmentation;
 use crate::data::stickers::{Sticker, Style, caption, caption_variant};
 use crate::networks::clip::{
     Clip, ClipConfig, ClipPreprocessing, ClipTextConfig, ClipVisionConfig, normalise,
@@ -49,7 +49,6 @@ use crate::text::{BytePairKind, TextTokenizer, TokenizerError};
 
 use attributes::{Answers, Attributes};
 
-pub use augmentation::Augmentation;
 pub use quality::{ClipQuality, PairQuality, measure, model_card};
 
 /// A pretraining that cannot start or go on.
@@ -312,7 +311,7 @@ pub struct TrainedClip<B: Backend> {
 /// Stickers beside those of the experiments: `ragar data stickers` with all glyphs makes them.
 #[derive(Debug, Clone, Copy)]
 pub struct ExtraPictures<'a> {
-    /// Those whose glyph is also among the experiments' stickers are left out.
+    /// Those held out, and those whose glyph is also among the experiments' stickers, are left out.
     pub stickers: &'a [Sticker],
     /// Their pictures, in the same order.
     pub images: &'a [RgbImage],

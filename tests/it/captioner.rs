@@ -130,7 +130,7 @@ fn train(
 #[test]
 fn a_handful_is_learned_and_survives_the_disk() {
     let folder = tempfile::tempdir().expect("a folder");
-    let trained = train(&config(60), folder.path(), &Silent, &Interrupt::default());
+    let trained = train(&config(150), folder.path(), &Silent, &Interrupt::default());
     let score = trained.report.training;
     assert!(
         score.exact > 0.99,

@@ -8,7 +8,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Augmentation, ClipPretrainingConfig, ClipPretrainingError, ExtraPictures};
+use super::super::augmentation::Augmentation;
+use super::{ClipPretrainingConfig, ClipPretrainingError, ExtraPictures};
 use crate::data::stickers::language::named_style;
 use crate::data::stickers::{Sticker, caption_variant};
 
@@ -84,7 +85,7 @@ impl<'a> Sampler<'a> {
             let known: BTreeSet<&str> = stickers.iter().map(|s| s.glyph.as_str()).collect();
             for (place, sticker) in extra.stickers.iter().enumerate() {
                 // A known glyph's pictures may be held out.
-                if !known.contains(sticker.glyph.as_str()) {
+                if !sticker.held_out && !known.contains(sticker.glyph.as_str()) {
                     extra_glyphs.entry(&sticker.glyph).or_default().push(place);
                 }
             }
