@@ -21,6 +21,6 @@ pub use checkpoint::Checkpoint;
 pub use error::ImportError;
 pub use format::safetensors::{Stored, TensorInfo};
 pub use key_map::KeyMap;
-pub use module::{SaveDtype, load_into, load_partial, save_from};
+pub use module::{SaveDtype, hub_shapes, load_into, load_partial, save_from};
 pub use report::{LoadReport, Mismatch, Misshapen};
 pub use tensors::{read_tensors, read_tensors_with_metadata, write_tensors};

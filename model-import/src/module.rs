@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
-use burn::module::{ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, DType, Element, FloatDType, Int, Tensor, TensorData, backend::Backend};
 use burn_store::{ModuleSnapshot, TensorSnapshot, TensorSnapshotError};
 
@@ -136,6 +136,30 @@ impl<B: Backend> ModuleVisitor<B> for Slots {
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
         self.push(param.id, param.lazy_shape().as_ref(), Kind::Bool);
     }
+}
+
+/// Names and shapes of a module's parameters as the hub's file holds them; tied ones once. Parameters that are still
+/// lazy stay so: an architecture of any size is described without its weights.
+pub fn hub_shapes<B: Backend, M: Module<B>>(
+    module: &M,
+    key_map: &KeyMap,
+) -> BTreeMap<String, Vec<usize>> {
+    let mut slots = Slots::default();
+    module.visit(&mut slots);
+    let mut seen = BTreeSet::new();
+    let once = slots
+        .slots
+        .into_iter()
+        .filter(|slot| seen.insert(slot.id.val()));
+    once.map(|slot| {
+        let name = key_map.to_hub(&slot.name);
+        let shape = match key_map.is_scalar(&name) {
+            true => Vec::new(),
+            false => slot.shape,
+        };
+        (name, shape)
+    })
+    .collect()
 }
 
 fn load<B: Backend, M: ModuleSnapshot<B>>(

@@ -155,7 +155,7 @@ pub enum Command {
         /// The run's folder [default: runs/pretrain/NETWORK]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// For clip: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
+        /// For clip and captioner: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
         #[arg(long, value_name = "DIR")]
         extra: Option<PathBuf>,
     },

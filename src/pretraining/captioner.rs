@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::augmentation::Augmentation;
 use super::error::PretrainingError;
+use super::extra::ExtraPictures;
 use super::initial::seeded;
 use super::trainer::{Trainer, TrainerConfig, num_parameters};
 use super::vae::draw;
@@ -51,6 +52,8 @@ pub struct CaptionerPretrainingConfig {
     pub augmentation: Augmentation,
     /// Images a step.
     pub batch_size: usize,
+    /// Part of them that shows further glyphs, if there are any.
+    pub extra_share: f64,
     /// Width of all three parts.
     pub width: usize,
     /// Layers of the vision tower; those of the CLIP it starts from, if any.
@@ -74,7 +77,7 @@ impl Default for CaptionerPretrainingConfig {
     fn default() -> Self {
         Self {
             trainer: TrainerConfig {
-                steps: 800,
+                steps: 1500,
                 schedule: Schedule {
                     learning_rate: 1e-3,
                     warmup_steps: 100,
@@ -95,6 +98,7 @@ impl Default for CaptionerPretrainingConfig {
                 ..Augmentation::default()
             },
             batch_size: 48,
+            extra_share: 0.5,
             width: 128,
             num_vision_layers: 4,
             num_qformer_layers: 2,
@@ -116,6 +120,8 @@ pub struct CaptionerData<'a, B: Backend> {
     pub images: &'a [RgbImage],
     /// A trained CLIP's vision tower to start from.
     pub tower: Option<(&'a ClipVisionConfig, &'a ClipVisionModel<B>)>,
+    /// Further glyphs to learn from.
+    pub extra: Option<ExtraPictures<'a>>,
 }
 
 /// What a training run is worth.
@@ -127,6 +133,8 @@ pub struct CaptionerReport {
     pub parameters: usize,
     /// Did the vision tower start from a CLIP?
     pub started_from_clip: bool,
+    /// Pictures of further glyphs that were learned from.
+    pub num_extra_pictures: usize,
     /// On held-out pairs, greedy decoding.
     pub held_out: CaptionScore,
     /// On training pairs, greedy decoding.
@@ -167,12 +175,25 @@ pub fn run<B: AutodiffBackend>(
         training.iter().map(|&index| &data.stickers[index]),
         config.vocab_size,
     )?;
-    let rows: Vec<Vec<u32>> = data
-        .stickers
+    let lesson = |sticker: &'_ Sticker, image| Lesson {
+        row: token_row(&tokenizer, sticker),
+        image,
+    };
+    let own: Vec<Lesson<'_>> = training
         .iter()
-        .map(|sticker| token_row(&tokenizer, sticker))
+        .map(|&place| lesson(&data.stickers[place], &data.images[place]))
         .collect();
-    let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let extra: Vec<Lesson<'_>> = data.extra.map_or_else(Vec::new, |extra| {
+        let places = extra.usable(data.stickers).into_iter();
+        places
+            .map(|place| lesson(&extra.stickers[place], &extra.images[place]))
+            .collect()
+    });
+    let held = held_out
+        .iter()
+        .map(|&place| token_row(&tokenizer, &data.stickers[place]).len());
+    let lessons = own.iter().chain(&extra).map(|lesson| lesson.row.len());
+    let longest = lessons.chain(held).max().unwrap_or(0);
     let preprocessing = ClipPreprocessing::symmetric(side);
     let vision = data.tower.map(|(vision, _)| vision);
     let network_config = network_config(config, &tokenizer, vision, side as usize, longest)?;
@@ -191,7 +212,7 @@ pub fn run<B: AutodiffBackend>(
         "network": network_config,
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "images": training.len(),
+        "images": [own.len(), extra.len()],
     });
     let mut trainer = Trainer::<B, _>::open(
         &config.trainer,
@@ -219,18 +240,14 @@ pub fn run<B: AutodiffBackend>(
         let step = trainer.step();
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         random.set_stream(step as u64 + 1);
-        let drawn = draw(training.len(), config.batch_size, step, config.seed);
-        let indices: Vec<usize> = drawn.into_iter().map(|place| training[place]).collect();
-        let pixels: Vec<f32> = indices
+        let batch = draw_lessons(config, &own, &extra, step);
+        let pixels: Vec<f32> = batch
             .iter()
-            .flat_map(|&index| config.augmentation.apply(&data.images[index], &mut random))
+            .flat_map(|lesson| config.augmentation.apply(lesson.image, &mut random))
             .collect();
-        let shape = [indices.len(), 3, side as usize, side as usize];
+        let shape = [batch.len(), 3, side as usize, side as usize];
         let pixels = Tensor::from_data(TensorData::new(pixels, shape), device);
-        let rows: Vec<&[u32]> = indices
-            .iter()
-            .map(|&index| rows[index].as_slice())
-            .collect();
+        let rows: Vec<&[u32]> = batch.iter().map(|lesson| lesson.row.as_slice()).collect();
         let frozen_tower = data.tower.is_some() && step < config.frozen_tower_steps;
         let loss = loss(trainer.module(), pixels, &rows, frozen_tower)?;
         trainer.update(loss, &[])?;
@@ -247,6 +264,7 @@ pub fn run<B: AutodiffBackend>(
         steps: trainer.step(),
         parameters: num_parameters(&network),
         started_from_clip: data.tower.is_some(),
+        num_extra_pictures: extra.len(),
         held_out: evaluate(&network, &held_out)?,
         training: evaluate(&network, &training)?,
         interrupted: !trainer.is_finished(),
@@ -261,6 +279,35 @@ pub fn run<B: AutodiffBackend>(
     })
 }
 
+/// A picture and its caption in tokens.
+struct Lesson<'a> {
+    row: Vec<u32>,
+    image: &'a RgbImage,
+}
+
+/// The lessons of step `step`: `extra_share` of them of further glyphs.
+fn draw_lessons<'l, 'a>(
+    config: &CaptionerPretrainingConfig,
+    own: &'l [Lesson<'a>],
+    extra: &'l [Lesson<'a>],
+    step: usize,
+) -> Vec<&'l Lesson<'a>> {
+    let num_extra = match extra.is_empty() {
+        true => 0,
+        false => (config.extra_share * config.batch_size as f64).round() as usize,
+    };
+    let chosen = |lessons: &'l [Lesson<'a>], count, seed| {
+        let places = match count {
+            0 => Vec::new(),
+            count => draw(lessons.len(), count, step, seed),
+        };
+        places.into_iter().map(move |place| &lessons[place])
+    };
+    chosen(own, config.batch_size - num_extra, config.seed)
+        .chain(chosen(extra, num_extra, config.seed + 1))
+        .collect()
+}
+
 /// The side of the pictures.
 fn check<B: Backend>(
     config: &CaptionerPretrainingConfig,
@@ -273,16 +320,25 @@ fn check<B: Backend>(
         )));
     }
     let side = data.images.first().map_or(0, RgbImage::width);
-    if let Some(odd) = data
-        .images
-        .iter()
-        .position(|image| image.dimensions() != (side, side))
-    {
-        let (width, height) = data.images[odd].dimensions();
-        return Err(PretrainingError::Data(format!(
-            "image {odd} ({}, {}) is {width} × {height}, the first is {side} wide, and all must be squares of that side",
-            data.stickers[odd].label, data.stickers[odd].style
-        )));
+    let extra = data.extra.map(|extra| (extra.stickers, extra.images));
+    for (stickers, images) in [(data.stickers, data.images)].into_iter().chain(extra) {
+        let odd = images
+            .iter()
+            .position(|image| image.dimensions() != (side, side));
+        if let Some(odd) = odd {
+            let (width, height) = images[odd].dimensions();
+            return Err(PretrainingError::Data(format!(
+                "image {odd} ({}, {}) is {width} × {height}, the first is {side} wide, and all must be squares of that side",
+                stickers[odd].label, stickers[odd].style
+            )));
+        }
+    }
+    if !(0.0..=1.0).contains(&config.extra_share) {
+        return Err(PretrainingError::Setting {
+            key: "extra_share",
+            found: config.extra_share.to_string(),
+            expected: "between 0 and 1",
+        });
     }
     let num_training = data
         .stickers
@@ -394,6 +450,7 @@ fn network_config(
             max_position_embeddings: (config.num_queries + 2 * longest)
                 .next_power_of_two()
                 .max(64),
+            word_embed_proj_dim: Some(config.width),
             activation_function: Activation::Relu,
             pad_token_id: id("<pad>"),
             bos_token_id: tokenizer.bos_id(),

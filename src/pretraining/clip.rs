@@ -35,6 +35,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use super::augmentation::Augmentation;
+use super::extra::ExtraPictures;
 use crate::data::stickers::{Sticker, Style, caption, caption_variant};
 use crate::networks::clip::{
     Clip, ClipConfig, ClipPreprocessing, ClipTextConfig, ClipVisionConfig, normalise,
@@ -306,15 +307,6 @@ pub struct TrainedClip<B: Backend> {
     pub quality: ClipQuality,
     /// Glyphs beside those of the experiments whose pictures were used.
     pub num_extra_glyphs: usize,
-}
-
-/// Stickers beside those of the experiments: `ragar data stickers` with all glyphs makes them.
-#[derive(Debug, Clone, Copy)]
-pub struct ExtraPictures<'a> {
-    /// Those held out, and those whose glyph is also among the experiments' stickers, are left out.
-    pub stickers: &'a [Sticker],
-    /// Their pictures, in the same order.
-    pub images: &'a [RgbImage],
 }
 
 /// Trains on the stickers that are not held out; `images` are their pictures, in the same order.

@@ -5,6 +5,7 @@ pub mod captioner;
 pub mod clip;
 pub mod diffusion;
 pub mod error;
+pub mod extra;
 pub mod initial;
 pub mod language;
 pub mod pixels;

@@ -299,9 +299,9 @@ mod pretraining {
     use ragar::optimisation::{Interrupt, Progress, Schedule, Silent};
     use ragar::pretraining::augmentation::Augmentation;
     use ragar::pretraining::clip::{
-        ClipPretrainingConfig, ClipPretrainingError, ClipSizes, ExtraPictures, TrainedClip,
-        model_card, run,
+        ClipPretrainingConfig, ClipPretrainingError, ClipSizes, TrainedClip, model_card, run,
     };
+    use ragar::pretraining::extra::ExtraPictures;
 
     use crate::support::{TestBackend, compare, devices};
 

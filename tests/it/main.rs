@@ -20,6 +20,7 @@ mod pretraining;
 mod reflection;
 mod retrieval;
 mod scheduler;
+mod shapes;
 mod stickers;
 mod support;
 mod text;

@@ -222,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn naming_one_key_leaves_its_neighbours_as_they_were() {
+        let mut expected = RunConfig::default();
+        expected.pretrain.unet.trainer.steps = 7;
+        assert_ne!(expected.pretrain.unet.trainer.optimizer, Default::default());
+        let argument = "pretrain.unet.trainer.steps=7";
+        assert_eq!(load_text("", &[argument]).unwrap(), expected);
+        let file = "[pretrain.unet.trainer]\nsteps = 7\n";
+        assert_eq!(load_text(file, &[]).unwrap(), expected);
+    }
+
+    #[test]
     fn an_unknown_key_names_line_and_neighbour() {
         let message = complaint("[data]\n# a remark\nhistory_lenght = 3\n", &[]);
         assert!(message.contains("run.toml:3"), "{message}");

@@ -124,9 +124,10 @@ fn span_of(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
     Some(inner.unwrap_or_else(|| name.span()))
 }
 
-/// Reads `file`, lays `arguments` (`section.key=value`) over it and types the result.
+/// Reads `file`, lays `arguments` (`section.key=value`) over it, both over `defaults`, and types the result.
 ///
-/// `defaults` is the whole tree of known keys, for hints.
+/// `defaults` is the whole tree of known keys, also for hints. Where a section's own defaults depend on who holds it
+/// (each network's trainer has other intervals), naming one key leaves the others as the holder has them.
 ///
 /// # Errors
 /// Names the file and line, or the argument, the key, what was found and what is known.
@@ -177,8 +178,22 @@ pub fn read<T: DeserializeOwned>(
             None => Origin::Combined,
         }
     };
+    complete(&mut table, defaults);
     serde_path_to_error::deserialize(Value::Table(table))
         .map_err(|error| explain(&error, defaults, origin))
+}
+
+/// Adds to `table`, at any depth, what only `defaults` has.
+fn complete(table: &mut Table, defaults: &Table) {
+    for (key, default) in defaults {
+        match (table.get_mut(key), default) {
+            (None, default) => {
+                table.insert(key.clone(), default.clone());
+            }
+            (Some(Value::Table(inner)), Value::Table(defaults)) => complete(inner, defaults),
+            (Some(_), _) => {}
+        }
+    }
 }
 
 fn top_level(origin: Origin, key: &str, defaults: &Table) -> ConfigError {

@@ -4,6 +4,7 @@
 
 mod chart;
 mod html;
+mod sheet;
 mod text;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::files;
+use super::pictures::png;
 
 pub use chart::{Chart, Series};
 
@@ -203,7 +205,7 @@ pub struct Drawing {
 }
 
 impl ReportData {
-    /// Writes `report.html` and `report.json` into `folder` and returns the page's path.
+    /// Writes `report.html`, `report.json` and `sheet.png` into `folder` and returns the page's path.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -211,6 +213,9 @@ impl ReportData {
         let page = folder.join("report.html");
         files::write_json(&folder.join("report.json"), self)?;
         files::write(&page, html::page(self).as_bytes())?;
+        if let Some(sheet) = sheet::sheet(&self.users)? {
+            files::write(&folder.join("sheet.png"), &png(&sheet)?)?;
+        }
         Ok(page)
     }
 }
@@ -287,8 +292,12 @@ mod tests {
     #[test]
     fn files_hold_the_same_scores() {
         let folder = tempfile::tempdir().unwrap();
-        let page = data().write(folder.path()).unwrap();
-        assert!(page.is_file());
+        let mut data = data();
+        let real = png(&image::RgbImage::new(4, 4)).unwrap();
+        data.users[0].history[0].picture.png.clone_from(&real);
+        data.users[0].drawings[0].picture.png = real;
+        let page = data.write(folder.path()).unwrap();
+        assert!(page.is_file() && folder.path().join("sheet.png").is_file());
         let json = std::fs::read(folder.path().join("report.json")).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let row = &json["tables"][0]["rows"][0];

@@ -24,9 +24,17 @@ pub fn model_card<B: Backend>(
     };
     let start = match report.started_from_clip {
         true => {
-            "The vision tower started from the tiny CLIP's, which has seen the same training pairs and no other."
+            "The vision tower started from the tiny CLIP's, which has seen the same pictures and no other."
         }
         false => "Every part started from random weights.",
+    };
+    let extra = match report.num_extra_pictures {
+        0 => String::new(),
+        count => format!(
+            " {count} pictures of further glyphs from the same packages, none of them in the shipped set, made \
+{:.0} % of each step.",
+            100.0 * config.extra_share
+        ),
     };
     format!(
         "\
@@ -39,7 +47,7 @@ byte-pair vocabulary of {vocabulary} tokens). It says what a sticker shows and i
 `a glossy 3d sticker of a hamburger, food`. Of other pictures it knows nothing.
 
 - **Data:** the training pairs of the sticker set (`assets/stickers/stickers.csv`, `held_out = false`), each picture \
-moved, turned, scaled, mirrored and partly hidden at random, under its canonical caption. {start}
+moved, turned, scaled, mirrored and partly hidden at random, under its canonical caption.{extra} {start}
 - **Command:** `{command}`
 - **Seed** {seed}, **{steps} steps** of {batch} pictures; the weights are a running average, stored as f16.
 - **Hardware:** {hardware}

@@ -8,10 +8,11 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::augmentation::Augmentation;
-use super::{ClipPretrainingConfig, ClipPretrainingError, ExtraPictures};
+use super::{ClipPretrainingConfig, ClipPretrainingError};
 use crate::data::stickers::language::named_style;
 use crate::data::stickers::{Sticker, caption_variant};
+use crate::pretraining::augmentation::Augmentation;
+use crate::pretraining::extra::ExtraPictures;
 
 /// What a random stream is for; no two uses share numbers.
 #[derive(Debug, Clone, Copy)]
@@ -82,12 +83,9 @@ impl<'a> Sampler<'a> {
         let mut extra_glyphs: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         if let Some(extra) = &extra {
             check_pictures(config, extra.stickers, extra.images)?;
-            let known: BTreeSet<&str> = stickers.iter().map(|s| s.glyph.as_str()).collect();
-            for (place, sticker) in extra.stickers.iter().enumerate() {
-                // A known glyph's pictures may be held out.
-                if !sticker.held_out && !known.contains(sticker.glyph.as_str()) {
-                    extra_glyphs.entry(&sticker.glyph).or_default().push(place);
-                }
+            for place in extra.usable(stickers) {
+                let glyph = &extra.stickers[place].glyph;
+                extra_glyphs.entry(glyph).or_default().push(place);
             }
         }
         let extra_glyphs = extra_glyphs.into_values().collect();

@@ -25,6 +25,7 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<CaptionerReport>> {
         stickers: &ground.stickers.stickers,
         images: &ground.images,
         tower: Some((&tower_config, &tower)),
+        extra: ground.extra(),
     };
     let trained = captioner::run::<Backend>(
         config,

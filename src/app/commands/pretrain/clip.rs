@@ -5,29 +5,17 @@ use model_import::SaveDtype;
 use super::{Ground, Trained};
 use crate::app::backend::Backend;
 use crate::app::failure::Interrupted;
-use crate::data::stickers::Stickers;
 use crate::pretrained;
-use crate::pretraining::clip::{self, ClipPretrainingError, ClipQuality, ExtraPictures};
+use crate::pretraining::clip::{self, ClipPretrainingError, ClipQuality};
 
 /// Trains both towers and the vocabulary.
 pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<ClipQuality>> {
     let config = &ground.config.pretrain.clip;
-    let extra = match &ground.extra {
-        Some(folder) => {
-            let stickers = Stickers::open(folder)?;
-            let images = stickers.load_images(&ground.config.data.image_limits)?;
-            Some((stickers, images))
-        }
-        None => None,
-    };
     let trained = clip::run::<Backend>(
         config,
         &ground.stickers.stickers,
         &ground.images,
-        extra.as_ref().map(|(stickers, images)| ExtraPictures {
-            stickers: &stickers.stickers,
-            images,
-        }),
+        ground.extra(),
         &ground.out,
         &ground.devices.train,
         &ground.watcher,

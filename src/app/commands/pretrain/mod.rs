@@ -26,6 +26,7 @@ use crate::app::output::Watcher;
 use crate::app::session::Session;
 use crate::data::stickers::{Sticker, Stickers};
 use crate::optimisation::Interrupt;
+use crate::pretraining::extra::ExtraPictures;
 use crate::pretraining::pixels::ImageSet;
 
 /// What a training needs beside its own settings.
@@ -37,8 +38,8 @@ struct Ground<'a> {
     /// Their pictures, in the same order.
     images: Vec<RgbImage>,
     out: PathBuf,
-    /// A folder of further stickers, for networks that learn from more glyphs than the experiments have.
-    extra: Option<PathBuf>,
+    /// Further stickers and their pictures, for networks that learn from more glyphs than the experiments have.
+    extra: Option<(Stickers, Vec<RgbImage>)>,
     watcher: Watcher,
     interrupt: Interrupt,
     started: Instant,
@@ -61,8 +62,9 @@ pub fn run(
     out: Option<&Path>,
     extra: Option<&Path>,
 ) -> anyhow::Result<()> {
-    if extra.is_some() && network != PretrainNetwork::Clip {
-        return Err(Usage("only `ragar pretrain clip` takes --extra".into()).into());
+    let eyes = [PretrainNetwork::Clip, PretrainNetwork::Captioner];
+    if extra.is_some() && !eyes.contains(&network) {
+        return Err(Usage("only `ragar pretrain clip` and `captioner` take --extra".into()).into());
     }
     let name = network.word();
     let out = out.map_or_else(|| Path::new("runs/pretrain").join(name), Path::to_path_buf);
@@ -70,6 +72,13 @@ pub fn run(
     let devices = session.devices()?;
     let stickers = Stickers::open(&config.data.folder)?;
     let images = stickers.load_images(&config.data.image_limits)?;
+    let more = extra
+        .map(|folder| -> anyhow::Result<_> {
+            let stickers = Stickers::open(folder)?;
+            let images = stickers.load_images(&config.data.image_limits)?;
+            Ok((stickers, images))
+        })
+        .transpose()?;
     let mut command = session.command_line(&format!("pretrain {name}"));
     if let Some(extra) = extra {
         command += &format!(" --extra {}", extra.display());
@@ -86,7 +95,7 @@ pub fn run(
         stickers,
         images,
         out,
-        extra: extra.map(Path::to_path_buf),
+        extra: more,
         watcher: session.output.watcher(),
         interrupt: Interrupt::install(),
         started: Instant::now(),
@@ -114,6 +123,15 @@ impl Ground<'_> {
     /// The hub folder that the run ends in.
     fn model(&self) -> PathBuf {
         self.out.join("model")
+    }
+
+    /// The further stickers, as trainings take them.
+    fn extra(&self) -> Option<ExtraPictures<'_>> {
+        let extra = self.extra.as_ref();
+        extra.map(|(stickers, images)| ExtraPictures {
+            stickers: &stickers.stickers,
+            images,
+        })
     }
 
     /// Device, cores and time, for the model card.
