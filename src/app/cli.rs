@@ -155,9 +155,12 @@ pub enum Command {
         /// The run's folder [default: runs/pretrain/NETWORK]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// For clip and captioner: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
+        /// For clip, captioner and unet: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
         #[arg(long, value_name = "DIR")]
         extra: Option<PathBuf>,
+        /// For unet: the folder of weights to start from (config.json, diffusion_pytorch_model.safetensors)
+        #[arg(long, value_name = "DIR")]
+        init: Option<PathBuf>,
     },
     /// List the devices that can compute, and why the others cannot
     Devices,

@@ -25,6 +25,7 @@ use crate::networks::scheduler::{
     BetaSchedule, NoiseSchedule, PredictionType, SchedulerConfig, TimestepSpacing,
 };
 use crate::nn::activation::Activation;
+use crate::optimisation::parameters::{Selection, collect, restore};
 use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
 
 /// A run of denoising training. None of these values comes from the paper.
@@ -39,6 +40,8 @@ pub struct DiffusionPretrainingConfig {
     pub trainer: TrainerConfig,
     /// Images a step.
     pub batch_size: usize,
+    /// Part of each step that shows further glyphs, if there are any.
+    pub extra_share: f64,
     /// How often an image is shown under its first prompt, the caption; else under one of the others.
     pub caption_fraction: f64,
     /// How often the prompt is empty, for classifier-free guidance.
@@ -75,6 +78,7 @@ impl Default for DiffusionPretrainingConfig {
                 ..TrainerConfig::default()
             },
             batch_size: 48,
+            extra_share: 0.5,
             caption_fraction: 0.6,
             unconditional_fraction: 0.1,
             gamma: 5.0,
@@ -155,12 +159,14 @@ pub fn tiny_scheduler() -> SchedulerConfig {
 pub struct PromptedImages {
     pub images: ImageSet,
     pub prompts: Vec<Vec<String>>,
+    /// How many of them, at the end, show further glyphs, which no experiment has.
+    pub num_extra: usize,
 }
 
 impl PromptedImages {
     fn validate(&self, what: &str) -> Result<(), PretrainingError> {
         let (images, prompts) = (self.images.len(), self.prompts.len());
-        if images == 0 || images != prompts || self.prompts.iter().any(Vec::is_empty) {
+        if images <= self.num_extra || images != prompts || self.prompts.iter().any(Vec::is_empty) {
             return Err(PretrainingError::Data(format!(
                 "{images} {what} images with {prompts} lists of prompts: every image needs a list, every list a caption"
             )));
@@ -186,6 +192,8 @@ impl<B: Backend, F: Fn(&[String]) -> Tensor<B, 3>> TextStates<B> for F {
 pub struct DiffusionReport {
     /// Steps taken.
     pub steps: usize,
+    /// Pictures of further glyphs that were learned from.
+    pub num_extra_pictures: usize,
     /// Parameters of the network.
     pub parameters: usize,
     /// Weighted squared error on held-out images under their captions, with fixed noise.
@@ -205,7 +213,7 @@ pub struct TrainedUNet<B: Backend> {
     pub report: DiffusionReport,
 }
 
-/// Trains on `training`, reports on `held_out`; checkpoints, `metrics.jsonl` and `samples/` (held-out images above what
+/// Trains on `training`, from `initial` weights or random ones, reports on `held_out`; checkpoints, `metrics.jsonl` and `samples/` (held-out images above what
 /// their captions give) go to `folder`. A run that finds checkpoints there goes on from the newest.
 ///
 /// # Errors
@@ -215,6 +223,7 @@ pub fn run<B: AutodiffBackend>(
     config: &DiffusionPretrainingConfig,
     training: &PromptedImages,
     held_out: &PromptedImages,
+    initial: Option<&UNet2DConditionModel<B::InnerBackend>>,
     vae: &AutoencoderKl<B::InnerBackend>,
     text: &dyn TextStates<B::InnerBackend>,
     folder: &Path,
@@ -238,6 +247,10 @@ pub fn run<B: AutodiffBackend>(
             .iter()
             .any(|end| path.ends_with(end))
     });
+    let network = match initial {
+        Some(initial) => restore(network, &collect(initial, Selection::All), Selection::All)?,
+        None => network,
+    };
     let identity = json!({
         "network": config.network,
         "scheduler": config.scheduler,
@@ -284,6 +297,7 @@ pub fn run<B: AutodiffBackend>(
     let network = trainer.averaged();
     let report = DiffusionReport {
         steps: trainer.step(),
+        num_extra_pictures: training.num_extra,
         parameters: num_parameters(&network),
         held_out_loss: evaluation.loss(&network, &held_out_cache),
         training_loss: evaluation.loss(&network, &training_cache),
@@ -305,6 +319,7 @@ struct Cache {
     state_shape: [usize; 2],
     /// The prompts of each image, as places in `states`. The empty prompt is place 0.
     prompts: Vec<Vec<usize>>,
+    num_extra: usize,
 }
 
 impl Cache {
@@ -354,6 +369,7 @@ impl Cache {
             states,
             state_shape,
             prompts,
+            num_extra: data.num_extra,
         }
     }
 
@@ -369,6 +385,21 @@ impl Cache {
         let values = prompts.iter().flat_map(|&i| self.states[i].iter().copied());
         let shape = [prompts.len(), tokens, width];
         Tensor::from_data(TensorData::new(values.collect::<Vec<f32>>(), shape), device)
+    }
+
+    /// The images of step `step`, `extra_share` of them from the extra ones.
+    fn draw(&self, config: &DiffusionPretrainingConfig, step: usize) -> Vec<usize> {
+        let num_own = self.latents.len() - self.num_extra;
+        let from_extra = match self.num_extra {
+            0 => 0,
+            _ => (config.extra_share * config.batch_size as f64).round() as usize,
+        };
+        let mut images = draw(num_own, config.batch_size - from_extra, step, config.seed);
+        if from_extra > 0 {
+            let extra = draw(self.num_extra, from_extra, step, config.seed + 1);
+            images.extend(extra.into_iter().map(|image| num_own + image));
+        }
+        images
     }
 
     fn captions(&self, images: &[usize]) -> Vec<usize> {
@@ -404,7 +435,7 @@ impl Batch {
     ) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         random.set_stream(step as u64 + 1);
-        let images = draw(cache.latents.len(), config.batch_size, step, config.seed);
+        let images = cache.draw(config, step);
         let prompts = images
             .iter()
             .map(|&image| {

@@ -435,6 +435,7 @@ mod training {
                 .map(|i| vec![format!("disc {i}"), format!("{i}")])
                 .collect(),
             images,
+            num_extra: 0,
         };
         // One number a prompt, spread over two tokens.
         let text = |prompts: &[String]| {
@@ -452,6 +453,7 @@ mod training {
             &unet_config(steps),
             &data,
             &data,
+            None,
             vae,
             &text,
             folder,

@@ -42,7 +42,14 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             network,
             out,
             extra,
-        } => pretrain::run(session, *network, out.as_deref(), extra.as_deref()),
+            init,
+        } => pretrain::run(
+            session,
+            *network,
+            out.as_deref(),
+            extra.as_deref(),
+            init.as_deref(),
+        ),
         Command::Devices => devices::run(session),
         Command::Model(ModelCommand::Inspect { path, tensors }) => {
             model::inspect(session, path, *tensors)

@@ -40,6 +40,8 @@ struct Ground<'a> {
     out: PathBuf,
     /// Further stickers and their pictures, for networks that learn from more glyphs than the experiments have.
     extra: Option<(Stickers, Vec<RgbImage>)>,
+    /// A folder of weights to start from.
+    initial: Option<PathBuf>,
     watcher: Watcher,
     interrupt: Interrupt,
     started: Instant,
@@ -61,10 +63,15 @@ pub fn run(
     network: PretrainNetwork,
     out: Option<&Path>,
     extra: Option<&Path>,
+    initial: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let eyes = [PretrainNetwork::Clip, PretrainNetwork::Captioner];
-    if extra.is_some() && !eyes.contains(&network) {
-        return Err(Usage("only `ragar pretrain clip` and `captioner` take --extra".into()).into());
+    use PretrainNetwork::{Captioner, Clip, Unet};
+    if extra.is_some() && ![Clip, Captioner, Unet].contains(&network) {
+        let sentence = "only `ragar pretrain clip`, `captioner` and `unet` take --extra";
+        return Err(Usage(sentence.into()).into());
+    }
+    if initial.is_some() && network != Unet {
+        return Err(Usage("only `ragar pretrain unet` takes --init".into()).into());
     }
     let name = network.word();
     let out = out.map_or_else(|| Path::new("runs/pretrain").join(name), Path::to_path_buf);
@@ -83,6 +90,9 @@ pub fn run(
     if let Some(extra) = extra {
         command += &format!(" --extra {}", extra.display());
     }
+    if let Some(initial) = initial {
+        command += &format!(" --init {}", initial.display());
+    }
     config.save(
         &out,
         &format!("pretrain {name}"),
@@ -96,6 +106,7 @@ pub fn run(
         images,
         out,
         extra: more,
+        initial: initial.map(Path::to_path_buf),
         watcher: session.output.watcher(),
         interrupt: Interrupt::install(),
         started: Instant::now(),
@@ -108,6 +119,16 @@ pub fn run(
         PretrainNetwork::Vae => ground.finish(vae::train(&ground)?),
         PretrainNetwork::Unet => ground.finish(unet::train(&ground)?),
     }
+}
+
+/// Square pictures of one size.
+fn image_set(pictures: Vec<&RgbImage>) -> anyhow::Result<ImageSet> {
+    let size = pictures
+        .first()
+        .map(|picture| picture.width() as usize)
+        .context("the sticker folder has no pair on one side of its split")?;
+    let bytes = pictures.into_iter().map(|picture| picture.as_raw().clone());
+    Ok(ImageSet::new(size, bytes.collect())?)
 }
 
 #[derive(Serialize)]
@@ -151,20 +172,14 @@ impl Ground<'_> {
     }
 
     /// The pictures of one side of the split.
+    fn pictures(&self, held_out: bool) -> Vec<&RgbImage> {
+        let places = self.side(held_out).map(|(place, _)| place);
+        places.map(|place| &self.images[place]).collect()
+    }
+
+    /// The pictures of one side of the split, as trainings of pixels take them.
     fn image_set(&self, held_out: bool) -> anyhow::Result<ImageSet> {
-        let pictures: Vec<&RgbImage> = self
-            .side(held_out)
-            .map(|(place, _)| &self.images[place])
-            .collect();
-        let size = pictures
-            .first()
-            .map(|picture| picture.width() as usize)
-            .context("the sticker folder has no pair on one side of its split")?;
-        let bytes = pictures
-            .into_iter()
-            .map(|picture| picture.as_raw().clone())
-            .collect();
-        Ok(ImageSet::new(size, bytes)?)
+        image_set(self.pictures(held_out))
     }
 
     /// Fails with "interrupted" after a run that stopped before its last step; its state is saved.

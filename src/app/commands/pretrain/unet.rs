@@ -6,7 +6,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use super::card::Card;
-use super::{Ground, Trained};
+use super::{Ground, Trained, image_set};
 use crate::app::backend::Backend;
 use crate::data::stickers::{Sticker, caption, caption_variant};
 use crate::pretrained;
@@ -15,6 +15,8 @@ use crate::pretraining::diffusion::{self, DiffusionReport, PromptedImages};
 
 /// Other descriptions under which a picture is shown, beside its caption.
 const VARIANTS: usize = 12;
+/// The same for a picture of a further glyph: its text states take room too.
+const EXTRA_VARIANTS: usize = 3;
 
 /// Trains the denoising network on the latents of `[models] vae` and the text states of `[models] clip`.
 pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
@@ -32,11 +34,25 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
                 made_by("clip")
             )
         })?;
+    let initial = match &ground.initial {
+        Some(folder) => {
+            let (network, unet) = pretrained::diffusion::open_unet::<Backend>(folder, frozen)
+                .with_context(|| format!("--init {}", folder.display()))?;
+            anyhow::ensure!(
+                network == config.network,
+                "--init {}: its config.json describes another network than [pretrain.unet.network]",
+                folder.display()
+            );
+            Some(unet)
+        }
+        None => None,
+    };
     let states = |prompts: &[String]| text.states(prompts, frozen);
     let trained = diffusion::run::<Backend>(
         config,
         &prompted(ground, false)?,
         &prompted(ground, true)?,
+        initial.as_ref(),
         &vae,
         &states,
         &ground.out,
@@ -68,8 +84,21 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
         ),
         training: format!(
             "Latents and text states computed once; each picture shown under its caption or one of {VARIANTS} other descriptions, or none. \
-             {} steps of {} images, seed {}.",
-            trained.report.steps, config.batch_size, config.seed
+             {} steps of {} images, seed {}.{}{}",
+            trained.report.steps,
+            config.batch_size,
+            config.seed,
+            match trained.report.num_extra_pictures {
+                0 => String::new(),
+                count => format!(
+                    " {count} pictures of further glyphs made {:.0} % of each step.",
+                    100.0 * config.extra_share
+                ),
+            },
+            match ground.initial {
+                None => "",
+                Some(_) => " It started from an earlier training's weights.",
+            }
         ),
     };
     Ok(Trained {
@@ -78,33 +107,44 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
     })
 }
 
-/// One side of the split with the captions and their variants; held-out pictures have their caption only.
+/// One side of the split with the captions and their variants; held-out pictures have their caption only, further
+/// glyphs join the training side.
 fn prompted(ground: &Ground<'_>, held_out: bool) -> anyhow::Result<PromptedImages> {
     let seed = ground.config.pretrain.unet.seed;
-    let prompts = ground
+    let mut prompts: Vec<Vec<String>> = ground
         .side(held_out)
         .map(|(place, sticker)| match held_out {
             true => vec![caption(sticker)],
-            false => descriptions(sticker, seed, place),
+            false => descriptions(sticker, seed, place, VARIANTS),
         })
         .collect();
+    let mut pictures = ground.pictures(held_out);
+    let num_own = pictures.len();
+    if let (Some(extra), false) = (ground.extra(), held_out) {
+        for place in extra.usable(&ground.stickers.stickers) {
+            let sticker = &extra.stickers[place];
+            prompts.push(descriptions(sticker, seed + 1, place, EXTRA_VARIANTS));
+            pictures.push(&extra.images[place]);
+        }
+    }
     Ok(PromptedImages {
-        images: ground.image_set(held_out)?,
+        num_extra: pictures.len() - num_own,
+        images: image_set(pictures)?,
         prompts,
     })
 }
 
 /// The caption first, then distinct variants drawn from a stream of the sticker's own.
-fn descriptions(sticker: &Sticker, seed: u64, place: usize) -> Vec<String> {
+fn descriptions(sticker: &Sticker, seed: u64, place: usize, variants: usize) -> Vec<String> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(place as u64 + 1);
     let mut texts = vec![caption(sticker)];
-    for _ in 0..4 * VARIANTS {
+    for _ in 0..4 * variants {
         let text = caption_variant(sticker, &mut random);
         if !texts.contains(&text) {
             texts.push(text);
         }
-        if texts.len() > VARIANTS {
+        if texts.len() > variants {
             break;
         }
     }
