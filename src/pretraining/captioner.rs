@@ -77,7 +77,7 @@ impl Default for CaptionerPretrainingConfig {
     fn default() -> Self {
         Self {
             trainer: TrainerConfig {
-                steps: 1500,
+                steps: 1200,
                 schedule: Schedule {
                     learning_rate: 1e-3,
                     warmup_steps: 100,
