@@ -131,6 +131,7 @@ pub fn tiny_unet() -> UNetConfig {
         time_embedding_type: "positional".into(),
         conv_in_kernel: 3,
         conv_out_kernel: 3,
+        further: serde_json::Map::new(),
     }
 }
 
