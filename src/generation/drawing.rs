@@ -7,7 +7,7 @@ use crate::networks::scheduler::SchedulerError;
 
 use super::conditioning::TextEncoder;
 use super::generator::{GenerateOptions, Generator};
-use super::noise::initial_latent;
+use super::noise::{initial_latent, sampling_noise};
 use super::preference::PreferenceModel;
 use super::sample::Sample;
 
@@ -48,14 +48,15 @@ impl<B: Backend> Drawing<'_, B> {
         let empty = self.text.encode(&[""]).states;
         for (index, chunk) in samples.chunks(self.images_per_batch.max(1)).enumerate() {
             let start = index * self.images_per_batch.max(1);
-            let latents = chunk
-                .iter()
-                .map(|sample| initial_latent(self.seed, sample, self.latent_shape, self.device))
-                .collect();
+            let (seed, shape, device) = (self.seed, self.latent_shape, self.device);
+            let latents = |of: &dyn Fn(&Sample) -> Tensor<B, 4>| {
+                Tensor::cat(chunk.iter().map(|sample| of(sample)).collect(), 0)
+            };
             each(self.generator.generate(
                 conditionings.clone().narrow(0, start, chunk.len()),
                 empty.clone(),
-                Tensor::cat(latents, 0),
+                latents(&|sample| initial_latent(seed, sample, shape, device)),
+                &|index| latents(&|sample| sampling_noise(seed, sample, index, shape, device)),
                 self.options,
             )?);
         }

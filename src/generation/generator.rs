@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
-use crate::networks::scheduler::{Ddim, SchedulerConfig, SchedulerError};
+use crate::networks::scheduler::{SchedulerChoice, SchedulerConfig, SchedulerError, StepNoise};
 
 /// How an image is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub struct GenerateOptions {
     /// How far to go from the unconditional prediction through the conditional one and beyond; 1 asks the network
     /// for the conditional prediction only, at half the cost.
     pub guidance_scale: f64,
+    /// The sampler; that of the pipeline's own file unless chosen.
+    pub scheduler: SchedulerChoice,
 }
 
 impl Default for GenerateOptions {
@@ -22,6 +24,7 @@ impl Default for GenerateOptions {
         Self {
             num_steps: 50,
             guidance_scale: 7.5,
+            scheduler: SchedulerChoice::Pipeline,
         }
     }
 }
@@ -57,35 +60,46 @@ impl<B: Backend> Generator<B> {
     ///
     /// # Shapes
     /// `conditioning` `[batch, tokens, width]`, `unconditional` the same or with a batch of one (the empty prompt),
-    /// `latents` `[batch, latent channels, height, width]` of standard normal noise → `[batch, 3, H, W]`.
+    /// `latents` `[batch, latent channels, height, width]` of standard normal noise → `[batch, 3, H, W]`. `noise` gives
+    /// more of it to the samplers that put some on between two steps.
     ///
     /// # Errors
-    /// When the number of steps does not fit the schedule.
+    /// When the sampler refuses the schedule or the number of steps.
     pub fn generate(
         &self,
         conditioning: Tensor<B, 3>,
         unconditional: Tensor<B, 3>,
         latents: Tensor<B, 4>,
+        noise: StepNoise<'_, B>,
         options: &GenerateOptions,
     ) -> Result<Tensor<B, 4>, SchedulerError> {
-        let latents = self.denoise(conditioning, unconditional, latents, options, |_, _| ())?;
+        let latents = self.denoise(
+            conditioning,
+            unconditional,
+            latents,
+            noise,
+            options,
+            |_, _| (),
+        )?;
         Ok(self.decode(latents))
     }
 
-    /// As [`generate`](Self::generate), but stops at the scaled latents; `observe` sees the latents after each step.
-    /// Nothing is read back from the device on the way.
+    /// As [`generate`](Self::generate), but stops at the scaled latents; `observe` sees the latents after each call of
+    /// the network. Nothing is read back from the device on the way.
     ///
     /// # Errors
-    /// When the number of steps does not fit the schedule.
+    /// When the sampler refuses the schedule or the number of steps.
     pub fn denoise(
         &self,
         conditioning: Tensor<B, 3>,
         unconditional: Tensor<B, 3>,
         latents: Tensor<B, 4>,
+        noise: StepNoise<'_, B>,
         options: &GenerateOptions,
         mut observe: impl FnMut(usize, &Tensor<B, 4>),
     ) -> Result<Tensor<B, 4>, SchedulerError> {
-        let sampler = Ddim::new(&self.scheduler, options.num_steps)?;
+        let scheduler = options.scheduler.over(&self.scheduler);
+        let mut sampler = scheduler.sampler::<B>(options.num_steps)?;
         let [batch, ..] = latents.dims();
         let device = latents.device();
         let guided = options.guidance_scale != 1.0;
@@ -96,14 +110,15 @@ impl<B: Backend> Generator<B> {
             conditioning
         };
         let rows = if guided { 2 * batch } else { batch };
-        let mut latents = latents;
-        for (index, &timestep) in sampler.timesteps().iter().enumerate() {
+        let mut latents = latents.mul_scalar(sampler.initial_scale());
+        for (index, timestep) in sampler.timesteps().to_vec().into_iter().enumerate() {
             let steps = TensorData::new(vec![timestep as f32; rows], [rows]);
             let steps = Tensor::<B, 1>::from_data(steps, &device);
+            let input = sampler.scale_input(latents.clone(), index);
             let input = if guided {
-                Tensor::cat(vec![latents.clone(), latents.clone()], 0)
+                Tensor::cat(vec![input.clone(), input], 0)
             } else {
-                latents.clone()
+                input
             };
             let output = self.unet.forward(input, steps, context.clone());
             let output = if guided {
@@ -113,7 +128,7 @@ impl<B: Backend> Generator<B> {
             } else {
                 output
             };
-            latents = sampler.step(output, index, latents);
+            latents = sampler.step(output, index, latents, noise);
             observe(index, &latents);
         }
         Ok(latents)

@@ -15,7 +15,7 @@ use super::sample::Sample;
 pub struct NoiseKey<'a> {
     /// Seed of the run.
     pub seed: u64,
-    /// Stream name: `latent` or `exploration`.
+    /// Stream name: `latent`, `sampling` or `exploration`.
     pub stream: &'a str,
     /// User of the sample.
     pub user: &'a str,
@@ -51,15 +51,38 @@ impl NoiseKey<'_> {
 pub fn initial_latent<B: Backend>(
     seed: u64,
     sample: &Sample,
+    shape: [usize; 3],
+    device: &Device<B>,
+) -> Tensor<B, 4> {
+    latent_noise(seed, "latent", sample, 0, shape, device)
+}
+
+/// What a sampler puts on that sample after its step `index`, `[1, channels, height, width]`; shared as the initial
+/// latent is.
+pub fn sampling_noise<B: Backend>(
+    seed: u64,
+    sample: &Sample,
+    index: usize,
+    shape: [usize; 3],
+    device: &Device<B>,
+) -> Tensor<B, 4> {
+    latent_noise(seed, "sampling", sample, index, shape, device)
+}
+
+fn latent_noise<B: Backend>(
+    seed: u64,
+    stream: &str,
+    sample: &Sample,
+    noise: usize,
     [channels, height, width]: [usize; 3],
     device: &Device<B>,
 ) -> Tensor<B, 4> {
     let key = NoiseKey {
         seed,
-        stream: "latent",
+        stream,
         user: &sample.user,
         item: &sample.reference_id,
-        noise: 0,
+        noise,
         step: 0,
     };
     let values = key.normal(channels * height * width);

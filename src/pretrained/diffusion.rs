@@ -14,19 +14,10 @@ use super::clip::open_text_model;
 use super::folder::{FolderError, HubFolder, write_json};
 use crate::networks::clip::{ClipTextConfig, ClipTextModel};
 use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel, UNetConfig, VaeConfig};
-use crate::networks::scheduler::{NoiseSchedule, SchedulerConfig};
+use crate::networks::scheduler::{NoiseSchedule, SchedulerClass, SchedulerConfig};
 use crate::text::TextTokenizer;
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
-
-/// Schedulers whose configuration describes the same noise schedule, so that DDIM can sample in their place.
-const SCHEDULERS: [&str; 5] = [
-    "DDIMScheduler",
-    "PNDMScheduler",
-    "DDPMScheduler",
-    "EulerDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-];
 
 /// The frozen text encoder of a pipeline.
 #[derive(Debug, Clone)]
@@ -187,14 +178,18 @@ pub fn open_vae<B: Backend>(
     Ok((config, network))
 }
 
-/// Opens a `scheduler` folder. Any scheduler of the same noise schedule will do; sampling is DDIM's.
+/// Opens a `scheduler` folder; its `_class_name` decides how the pipeline samples.
 ///
 /// # Errors
 /// Another class, an option that is not supported.
 pub fn open_scheduler(path: &Path) -> Result<SchedulerConfig, FolderError> {
     let file = "scheduler_config.json";
     let folder = HubFolder::open_with(path, file)?;
-    expect_class(&folder, file, &SCHEDULERS)?;
+    let class = folder.config().get("_class_name").and_then(Value::as_str);
+    if class.and_then(SchedulerClass::named).is_none() {
+        let known = SchedulerClass::ALL.map(SchedulerClass::name);
+        expect_class(&folder, file, &known)?;
+    }
     let config: SchedulerConfig = folder.parse()?;
     NoiseSchedule::new(&config).map_err(|error| unsupported(path, file, &error))?;
     Ok(config)
@@ -246,7 +241,7 @@ pub fn save_index(path: &Path, scheduler: &SchedulerConfig) -> Result<(), Folder
         "feature_extractor": [null, null],
         "requires_safety_checker": false,
         "safety_checker": [null, null],
-        "scheduler": ["diffusers", scheduler.class_name],
+        "scheduler": ["diffusers", scheduler.class.name()],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],

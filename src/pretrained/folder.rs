@@ -236,11 +236,44 @@ pub fn read_json(path: &Path) -> Result<Option<Value>, FolderError> {
         source,
     })?;
     serde_json::from_slice(&bytes)
+        .or_else(|error| {
+            // Python writes numbers that JSON does not have; diffusers' own files hold `-Infinity`.
+            let plain = without_infinities(&bytes);
+            serde_json::from_slice(&plain).map_err(|_| error)
+        })
         .map(Some)
         .map_err(|error| FolderError::Configuration {
             path: path.to_path_buf(),
             reason: format!("not JSON: {error}"),
         })
+}
+
+/// The text with `null` in the place of `NaN`, `Infinity` and `-Infinity` outside strings.
+fn without_infinities(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let (mut rest, mut quoted) = (text, false);
+    while let Some((&byte, after)) = rest.split_first() {
+        let word = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| !quoted && rest.starts_with(word.as_bytes()));
+        let taken = match word {
+            Some(word) => {
+                plain.extend_from_slice(b"null");
+                word.len()
+            }
+            None if quoted && byte == b'\\' && !after.is_empty() => {
+                plain.extend_from_slice(&rest[..2]);
+                2
+            }
+            None => {
+                quoted ^= byte == b'"';
+                plain.push(byte);
+                1
+            }
+        };
+        rest = &rest[taken..];
+    }
+    plain
 }
 
 /// Writes a JSON file, whole or not at all.

@@ -85,6 +85,7 @@ impl Default for DiffusionPretrainingConfig {
             sampling: GenerateOptions {
                 num_steps: 20,
                 guidance_scale: 3.0,
+                ..GenerateOptions::default()
             },
             num_samples: 16,
             seed: 1,
@@ -135,6 +136,7 @@ pub fn tiny_unet() -> UNetConfig {
         time_embedding_type: "positional".into(),
         conv_in_kernel: 3,
         conv_out_kernel: 3,
+        further: serde_json::Map::new(),
     }
 }
 
@@ -558,6 +560,11 @@ impl<D> Evaluation<'_, D> {
             cache.contexts::<B>(&cache.captions(&shown), self.device),
             cache.contexts::<B>(&[0], self.device),
             latents,
+            &|index| {
+                let mut random = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0x5a3b);
+                random.set_stream(index as u64 + 1);
+                noise::<B>([count, channels, height, width], &mut random, self.device)
+            },
             &self.config.sampling,
         )?;
         write_grid(path, &[data.images.batch::<B>(&shown, self.device), drawn])

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::Distance;
 use super::reward::{Baseline, RewardForm};
+use crate::networks::scheduler::SchedulerChoice;
 
 /// Settings of the reflection module. Only `num_noises` is in the paper; the rest is our reading.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -35,6 +36,10 @@ pub struct ReflectionConfig {
     pub guidance_scale: f64,
     /// Images denoised at once.
     pub images_per_batch: usize,
+    /// Sampler of those images, as `inference.scheduler`. Left out where it is the pipeline's: checkpoints of older runs
+    /// belong to configurations without the key.
+    #[serde(skip_serializing_if = "SchedulerChoice::is_pipeline")]
+    pub scheduler: SchedulerChoice,
 }
 
 impl Default for ReflectionConfig {
@@ -53,6 +58,7 @@ impl Default for ReflectionConfig {
             num_steps: 8,
             guidance_scale: 3.0,
             images_per_batch: 16,
+            scheduler: SchedulerChoice::Pipeline,
         }
     }
 }

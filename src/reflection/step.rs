@@ -324,6 +324,7 @@ fn draw<B: Backend>(
         options: &GenerateOptions {
             num_steps: config.num_steps,
             guidance_scale: config.guidance_scale,
+            scheduler: config.scheduler,
         },
         latent_shape: frozen.latent_shape,
         images_per_batch: config.images_per_batch,

@@ -390,10 +390,13 @@ def write_diffusion(folder, cls, seed, dtype=torch.float32, scale=None):
 
 
 class UNet(Case):
-    """The UNet of Stable Diffusion 1.5 in small: `attention_head_dim` is the number of heads."""
+    """A denoising network, two timesteps at once. In its configuration `attention_head_dim` is the number of heads."""
 
-    name, kind = "unet-sd15", "unet"
+    kind = "unet"
     weights_dtype = "float16"
+
+    def __init__(self, name, size):
+        self.name, self.size = name, size
 
     def write(self, seed):
         from diffusers import UNet2DConditionModel
@@ -402,9 +405,9 @@ class UNet(Case):
 
     def inputs(self, random):
         return {
-            "sample": normal(random, 2, 4, 16, 24),
+            "sample": normal(random, 2, 4, *self.size),
             "timestep": torch.tensor([981, 37]),
-            "encoder_hidden_states": normal(random, 2, 11, 48),
+            "encoder_hidden_states": normal(random, 2, 11, config_of(self.model)["cross_attention_dim"]),
         }
 
     def outputs(self, inputs):
@@ -436,35 +439,73 @@ class Vae(Case):
         return {"latent_mean": latents.mean, "latent_logvar": latents.logvar, "image": image}, {}
 
 
-class Scheduler(Case):
-    """DDIM over given model outputs: no network, so a wrong table shows by itself."""
+class FirstVae(Vae):
+    """The autoencoder as the first release named it: another attention class, no scaling factor."""
 
-    name, kind = "scheduler-ddim", "scheduler"
-    num_steps = 10
+    name = "vae-first-release"
+
+    def write(self, seed):
+        from diffusers import AutoencoderKL
+
+        shapes = hub_shapes(AutoencoderKL.from_config(AutoencoderKL.load_config(self.model)))
+        first = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+        for new, old in first.items():
+            shapes = {name.replace(f".{new}.", f".{old}."): shape for name, shape in shapes.items()}
+        path = self.model / "diffusion_pytorch_model.safetensors"
+        write_weights(path, shapes, seed, scale={"conv_out": 0.5})
+
+    def inputs(self, random):
+        image = 2 * torch.rand(1, 3, 12, 16, generator=random) - 1
+        return {"image": image, "latent": normal(random, 1, 4, 6, 8)}
+
+
+class Scheduler(Case):
+    """A sampler over given model outputs: no network, so a wrong table shows by itself."""
+
+    kind = "scheduler"
+
+    def __init__(self, name, num_steps, size=4):
+        self.name, self.num_steps, self.size = f"scheduler-{name}", num_steps, size
 
     def write(self, seed):
         pass
 
+    def scheduler(self):
+        import diffusers
+
+        config = json.loads((self.model / "scheduler_config.json").read_text())
+        scheduler = getattr(diffusers, config["_class_name"]).from_pretrained(self.model)
+        scheduler.set_timesteps(self.num_steps)
+        return config, scheduler
+
     def inputs(self, random):
-        return {
-            "sample": normal(random, 1, 4, 8, 8),
-            "model_outputs": normal(random, self.num_steps, 1, 4, 8, 8),
+        _, scheduler = self.scheduler()
+        shape = (1, 4, self.size, self.size)
+        inputs = {
+            "sample": normal(random, *shape) * scheduler.init_noise_sigma,
+            # PNDM asks more often than it has steps.
+            "model_outputs": normal(random, len(scheduler.timesteps), *shape),
         }
+        if type(scheduler).__name__ == "LCMScheduler":
+            inputs["noise"] = normal(random, self.num_steps - 1, *shape)
+        return inputs
 
     def outputs(self, inputs):
-        from diffusers import DDIMScheduler
+        import diffusers.schedulers.scheduling_lcm as lcm
 
-        scheduler = DDIMScheduler.from_pretrained(self.model)
-        scheduler.set_timesteps(self.num_steps)
+        config, scheduler = self.scheduler()
+        noise = iter(inputs.get("noise", []))
+        lcm.randn_tensor = lambda *_, **__: next(noise)
         sample, scaled, samples = inputs["sample"], [], []
         for timestep, output in zip(scheduler.timesteps, inputs["model_outputs"]):
             scaled.append(scheduler.scale_model_input(sample, timestep))
-            sample = scheduler.step(output, timestep, sample, eta=0.0).prev_sample
+            sample = scheduler.step(output, timestep, sample).prev_sample
             samples.append(sample)
-        config = json.loads((self.model / "scheduler_config.json").read_text())
         full = {key: value for key, value in scheduler.config.items() if not key.startswith("_") or key == "_class_name"}
+        timesteps = scheduler.timesteps
+        whole = bool((timesteps == timesteps.round()).all())
         return {
-            "timesteps": scheduler.timesteps.to(torch.int64),
+            "timesteps": timesteps.to(torch.int64) if whole else timesteps.to(torch.float32),
             "scaled_inputs": torch.stack(scaled),
             "samples": torch.stack(samples),
         }, {
@@ -571,7 +612,15 @@ class Pipeline(Case):
 
 CASES = [
     Clip(), Blip2(), GillMapper(), Llama("llama-lora", True, 10), Llama("llama-mha", False, 9),
-    Pipeline(), Scheduler(), UNet(), Vae(),
+    Pipeline(), Scheduler("ddim", 10, size=8), Scheduler("ddim-zero-snr", 7),
+    Scheduler("pndm", 10), Scheduler("pndm-runge-kutta", 6),
+    Scheduler("dpm-solver", 10), Scheduler("dpm-solver-karras", 16), Scheduler("dpm-solver-cosine", 9),
+    Scheduler("dpm-solver-zero-snr", 15),
+    Scheduler("euler", 8), Scheduler("euler-karras", 9), Scheduler("euler-zero-snr", 7),
+    Scheduler("unipc", 10), Scheduler("unipc-bh1", 8), Scheduler("unipc-karras", 8),
+    Scheduler("lcm", 4), Scheduler("lcm-clipped", 3),
+    UNet("unet-sd15", (16, 24)), UNet("unet-sd2", (8, 16)), UNet("unet-tiny-sd", (8, 12)), UNet("unet-uneven", (8, 12)),
+    Vae(), FirstVae(),
 ]
 
 

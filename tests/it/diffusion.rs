@@ -1,11 +1,14 @@
 //! UNet, autoencoder and the whole pipeline against diffusers; what must be refused; what must not depend on luck.
 
+use std::cell::Cell;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use model_import::SaveDtype;
 use ragar::generation::generator::{GenerateOptions, Generator};
 use ragar::networks::diffusion::{UNetConfig, VaeConfig};
+use ragar::networks::scheduler::SchedulerChoice;
 use ragar::optimisation::parameters::{Selection, collect};
 use ragar::pretrained::diffusion::{
     PretrainedDiffusion, open, open_unet, open_vae, save_unet, save_vae,
@@ -54,10 +57,46 @@ fn difference(golden: &Golden, name: &str, actual: Tensor<TestBackend, 4>) -> f3
     (actual - golden.float::<4>(name)).abs().max().into_scalar()
 }
 
+/// Stable Diffusion 1.x, 2.x, the distilled networks without a middle, and levels that differ in every option.
 #[test]
-fn unet_matches_the_reference() {
-    let golden = Golden::open("unet-sd15");
-    let folder = golden_dir("unet-sd15").join("model");
+fn every_unet_matches_the_reference() {
+    for (case, sensitive) in [
+        (
+            "unet-sd15",
+            [
+                "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+                "up_blocks.0.resnets.2.conv2.weight",
+            ],
+        ),
+        (
+            "unet-sd2",
+            [
+                "down_blocks.1.attentions.0.proj_in.weight",
+                "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight",
+            ],
+        ),
+        (
+            "unet-tiny-sd",
+            [
+                "down_blocks.2.attentions.0.proj_in.weight",
+                "up_blocks.0.resnets.1.conv2.weight",
+            ],
+        ),
+        (
+            "unet-uneven",
+            [
+                "mid_block.resnets.0.conv1.weight",
+                "up_blocks.1.attentions.2.transformer_blocks.1.attn2.to_v.weight",
+            ],
+        ),
+    ] {
+        unet_matches(case, sensitive);
+    }
+}
+
+fn unet_matches(case: &str, sensitive: [&'static str; 2]) {
+    let golden = Golden::open(case);
+    let folder = golden_dir(case).join("model");
     let (_, unet) = open_unet::<TestBackend>(&folder, &device()).expect("a UNet");
     let run = |unet: &ragar::networks::diffusion::UNet2DConditionModel<TestBackend>| {
         unet.forward(
@@ -67,13 +106,13 @@ fn unet_matches_the_reference() {
         )
     };
     golden.check("output.sample", run(&unet));
-    for path in [
-        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight",
-        "up_blocks.0.resnets.2.conv2.weight",
-    ] {
+    for path in sensitive {
         let nudged = Nudge::at(unet.clone(), path);
         let found = difference(&golden, "output.sample", run(&nudged));
-        assert!(found > 1e-3, "{path}: the output moved by {found} only");
+        assert!(
+            found > 1e-3,
+            "{case}: {path}: the output moved by {found} only"
+        );
     }
 }
 
@@ -98,38 +137,27 @@ fn autoencoder_matches_the_reference() {
     assert!(found > 1e-3, "the image moved by {found} only");
 }
 
-/// The first SD files name the autoencoder's attention otherwise.
+/// The first SD files name the autoencoder's attention otherwise, and do not say how latents are scaled.
 #[test]
 fn first_release_names_load_too() {
-    let folder = golden_dir("vae").join("model");
-    let bytes = std::fs::read(folder.join("diffusion_pytorch_model.safetensors")).expect("a file");
-    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-    let renamed: Vec<(String, safetensors::tensor::TensorView<'_>)> = file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            let name = name
-                .replace("attentions.0.to_q", "attentions.0.query")
-                .replace("attentions.0.to_k", "attentions.0.key")
-                .replace("attentions.0.to_v", "attentions.0.value")
-                .replace("attentions.0.to_out.0", "attentions.0.proj_attn");
-            (name, view)
-        })
-        .collect();
-    let old = tempfile::tempdir().expect("a folder");
-    let bytes = safetensors::serialize(renamed, None).expect("bytes");
-    std::fs::write(
-        old.path().join("diffusion_pytorch_model.safetensors"),
-        bytes,
-    )
-    .expect("a file");
-    std::fs::copy(folder.join("config.json"), old.path().join("config.json")).expect("a copy");
-    let golden = Golden::open("vae");
-    let (_, vae) = open_vae::<TestBackend>(old.path(), &device()).expect("an autoencoder");
-    golden.check(
-        "output.latent_mean",
-        vae.encode(golden.float("input.image")).mean,
-    );
+    let golden = Golden::open("vae-first-release");
+    let folder = golden_dir("vae-first-release").join("model");
+    let (config, vae) = open_vae::<TestBackend>(&folder, &device()).expect("an autoencoder");
+    assert_eq!(config.scaling_factor, 0.18215);
+    let latent = vae.encode(golden.float("input.image"));
+    golden.check("output.latent_mean", latent.mean);
+    golden.check("output.latent_logvar", latent.logvar);
+    golden.check("output.image", vae.decode(golden.float("input.latent")));
+
+    let nudged = Nudge::at(vae, "decoder.mid_block.attentions.0.to_v.weight");
+    let image = nudged.decode(golden.float("input.latent"));
+    let found = difference(&golden, "output.image", image);
+    assert!(found > 1e-3, "the image moved by {found} only");
+}
+
+/// DDIM asks for none.
+fn no_noise(_: usize) -> Tensor<TestBackend, 4> {
+    unreachable!("a deterministic sampler")
 }
 
 fn pipeline() -> PretrainedDiffusion<TestBackend> {
@@ -159,6 +187,7 @@ fn pipeline_matches_the_reference() {
     let options = GenerateOptions {
         num_steps: number("num_inference_steps") as usize,
         guidance_scale: number("guidance_scale"),
+        ..GenerateOptions::default()
     };
     let generator = Generator::new(pipeline.unet, pipeline.vae, pipeline.scheduler);
     let recorded = golden.float::<4>("output.latents_steps");
@@ -167,6 +196,7 @@ fn pipeline_matches_the_reference() {
             states.clone().narrow(0, 1, 1),
             states.clone().narrow(0, 0, 1),
             golden.float("input.latents"),
+            &no_noise,
             &options,
             |step, latents| {
                 let expected = recorded.clone().narrow(0, step, 1).into_data();
@@ -192,6 +222,58 @@ fn pipeline_matches_the_reference() {
     );
 }
 
+/// Any sampler draws with the same pipeline; the one that adds noise asks once for every step but the last.
+#[test]
+fn a_run_may_choose_its_sampler() {
+    let pipeline = pipeline();
+    let states = pipeline
+        .text_encoder
+        .states(&["", "the red cat"], &device());
+    let row = |i: usize| states.clone().narrow(0, i, 1);
+    let generator = Generator::new(pipeline.unet, pipeline.vae, pipeline.scheduler);
+    let golden = Golden::open("pipeline");
+    let start = golden.float::<4>("input.latents");
+    let draw = |scheduler: SchedulerChoice| {
+        let (asked, calls) = (Cell::new(0), Cell::new(0));
+        let noise = |index: usize| {
+            asked.set(asked.get() + 1);
+            start.clone().mul_scalar(-1.0 - index as f64)
+        };
+        let options = GenerateOptions {
+            num_steps: 4,
+            guidance_scale: 2.0,
+            scheduler,
+        };
+        let count = |_: usize, _: &Tensor<TestBackend, 4>| calls.set(calls.get() + 1);
+        let latents = generator
+            .denoise(row(1), row(0), start.clone(), &noise, &options, count)
+            .expect("latents");
+        (
+            latents.into_data().to_vec::<f32>().expect("f32"),
+            asked.get(),
+            calls.get(),
+        )
+    };
+    let (own, asked, calls) = draw(SchedulerChoice::Pipeline);
+    assert_eq!((asked, calls), (0, 4));
+    assert_eq!(own, draw(SchedulerChoice::Ddim).0);
+    for (choice, noises, calls) in [
+        (SchedulerChoice::Pndm, 0, 5),
+        (SchedulerChoice::DpmSolver, 0, 4),
+        (SchedulerChoice::DpmSolverKarras, 0, 4),
+        (SchedulerChoice::Euler, 0, 4),
+        (SchedulerChoice::EulerKarras, 0, 4),
+        (SchedulerChoice::UniPc, 0, 4),
+        (SchedulerChoice::Lcm, 3, 4),
+    ] {
+        let (latents, asked, called) = draw(choice);
+        assert_eq!((asked, called), (noises, calls), "{choice:?}");
+        assert!(latents.iter().all(|v| v.is_finite()), "{choice:?}");
+        assert_ne!(latents, own, "{choice:?}");
+        assert_eq!(latents, draw(choice).0, "{choice:?}");
+    }
+}
+
 /// Guidance is one batch: two images drawn together are those drawn apart.
 #[test]
 fn images_do_not_depend_on_their_batch() {
@@ -206,13 +288,20 @@ fn images_do_not_depend_on_their_batch() {
     let options = GenerateOptions {
         num_steps: 3,
         guidance_scale: 3.0,
+        ..GenerateOptions::default()
     };
     let row = |i: usize| states.clone().narrow(0, i, 1);
     let together = generator
-        .generate(states.clone().narrow(0, 1, 2), row(0), both, &options)
+        .generate(
+            states.clone().narrow(0, 1, 2),
+            row(0),
+            both,
+            &no_noise,
+            &options,
+        )
         .expect("two images");
     let apart = generator
-        .generate(row(2), row(0), one.mul_scalar(-1.0), &options)
+        .generate(row(2), row(0), one.mul_scalar(-1.0), &no_noise, &options)
         .expect("an image");
     compare(
         "second image",
@@ -258,7 +347,16 @@ fn configurations_that_would_change_the_arithmetic_are_refused() {
         ("attention_head_dim", serde_json::json!([8, 8])),
         ("norm_num_groups", serde_json::json!(5)),
         ("act_fn", serde_json::json!("gelu")),
-        ("mid_block_type", serde_json::Value::Null),
+        (
+            "mid_block_type",
+            serde_json::json!("UNetMidBlock2DSimpleCrossAttn"),
+        ),
+        ("time_cond_proj_dim", serde_json::json!(256)),
+        ("resnet_out_scale_factor", serde_json::json!(1.5)),
+        (
+            "only_cross_attention",
+            serde_json::json!([false, true, false, false]),
+        ),
         ("down_block_types", serde_json::json!(["DownBlock2D"])),
     ] {
         let mut changed = original.clone();

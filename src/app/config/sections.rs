@@ -9,6 +9,7 @@ use crate::evaluation::interval::BootstrapOptions;
 use crate::evaluation::truth::StyleClassifierOptions;
 use crate::features::caption::CaptionConfig;
 use crate::generation::generator::GenerateOptions;
+use crate::networks::scheduler::SchedulerChoice;
 use crate::pretraining::captioner::CaptionerPretrainingConfig;
 use crate::pretraining::clip::ClipPretrainingConfig;
 use crate::pretraining::diffusion::DiffusionPretrainingConfig;
@@ -110,6 +111,9 @@ pub struct InferenceConfig {
     pub images_per_batch: usize,
     /// Of the initial latents: a user and a reference have the same latent whoever draws.
     pub seed: u64,
+    /// The sampler: `pipeline` is the generator's own; `ddim`, `pndm`, `dpm-solver++`, `dpm-solver++-karras`, `euler`,
+    /// `euler-karras`, `unipc` and `lcm` take its noise schedule.
+    pub scheduler: SchedulerChoice,
 }
 
 impl Default for InferenceConfig {
@@ -119,6 +123,7 @@ impl Default for InferenceConfig {
             guidance_scale: 3.0,
             images_per_batch: 16,
             seed: 0,
+            scheduler: SchedulerChoice::Pipeline,
         }
     }
 }
@@ -129,6 +134,7 @@ impl InferenceConfig {
         GenerateOptions {
             num_steps: self.num_steps,
             guidance_scale: self.guidance_scale,
+            scheduler: self.scheduler,
         }
     }
 

@@ -78,7 +78,11 @@ pub(crate) fn refuse(
     }
 }
 
-fn divides(key: &'static str, channels: usize, parts: usize) -> Result<(), DiffusionConfigError> {
+pub(super) fn divides(
+    key: &'static str,
+    channels: usize,
+    parts: usize,
+) -> Result<(), DiffusionConfigError> {
     if parts > 0 && channels.is_multiple_of(parts) {
         Ok(())
     } else {
@@ -154,7 +158,27 @@ pub struct UNetConfig {
     pub conv_in_kernel: usize,
     #[serde(default = "three")]
     pub conv_out_kernel: usize,
+    /// The file's other keys, kept as they are; `validate` knows those that would change the arithmetic.
+    #[serde(flatten)]
+    pub further: serde_json::Map<String, serde_json::Value>,
 }
+
+/// Further keys, and the value besides null with which they change nothing.
+const NEUTRAL: [(&str, &str); 13] = [
+    ("attention_type", "\"default\""),
+    ("class_embeddings_concat", "false"),
+    ("cross_attention_norm", "null"),
+    ("encoder_hid_dim_type", "null"),
+    ("mid_block_only_cross_attention", "false"),
+    ("num_class_embeds", "null"),
+    ("resnet_out_scale_factor", "1"),
+    ("resnet_skip_time_act", "false"),
+    ("reverse_transformer_layers_per_block", "null"),
+    ("time_cond_proj_dim", "null"),
+    ("time_embedding_act_fn", "null"),
+    ("time_embedding_dim", "null"),
+    ("timestep_post_act", "null"),
+];
 
 impl UNetConfig {
     /// Heads at `level`, counted from the highest resolution.
@@ -212,13 +236,23 @@ impl UNetConfig {
                 "UpBlock2D or CrossAttnUpBlock2D",
             )?;
         }
-        let mid = self.mid_block_type.as_deref() == Some("UNetMidBlock2DCrossAttn");
+        let mid = matches!(
+            self.mid_block_type.as_deref(),
+            None | Some("UNetMidBlock2DCrossAttn" | "UNetMidBlock2D")
+        );
         refuse(
             mid,
             "mid_block_type",
             &self.mid_block_type,
-            "UNetMidBlock2DCrossAttn",
+            "UNetMidBlock2DCrossAttn, UNetMidBlock2D or null",
         )?;
+        for (key, neutral) in NEUTRAL {
+            let found = self.further.get(key).unwrap_or(&serde_json::Value::Null);
+            let same = found.is_null()
+                || found.to_string() == neutral
+                || found.as_f64().is_some_and(|v| neutral.parse() == Ok(v));
+            refuse(same, key, found, neutral)?;
+        }
         for (key, value) in [
             ("layers_per_block", &self.layers_per_block),
             (
@@ -264,7 +298,10 @@ impl UNetConfig {
         let only_cross = matches!(
             &self.only_cross_attention,
             serde_json::Value::Null | serde_json::Value::Bool(false)
-        );
+        ) || self
+            .only_cross_attention
+            .as_array()
+            .is_some_and(|each| each.iter().all(|v| v == false));
         refuse(
             only_cross,
             "only_cross_attention",
@@ -316,122 +353,8 @@ impl UNetConfig {
     }
 }
 
-/// `AutoencoderKL`'s configuration; defaults are diffusers'.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VaeConfig {
-    #[serde(rename = "_class_name", default = "vae_class")]
-    pub class_name: String,
-    #[serde(default)]
-    pub sample_size: Option<usize>,
-    #[serde(default = "colours")]
-    pub in_channels: usize,
-    #[serde(default = "colours")]
-    pub out_channels: usize,
-    #[serde(default = "four")]
-    pub latent_channels: usize,
-    pub down_block_types: Vec<String>,
-    pub up_block_types: Vec<String>,
-    pub block_out_channels: Vec<usize>,
-    #[serde(default = "one")]
-    pub layers_per_block: usize,
-    #[serde(default = "silu")]
-    pub act_fn: Activation,
-    #[serde(default = "thirty_two")]
-    pub norm_num_groups: usize,
-    /// Latents are multiplied by this before the denoising network sees them. The first SD files do not name it.
-    #[serde(default = "scaling_factor")]
-    pub scaling_factor: f64,
-    /// Subtracted from the latents before scaling.
-    #[serde(default)]
-    pub shift_factor: Option<f64>,
-    #[serde(default = "yes")]
-    pub mid_block_add_attention: bool,
-    #[serde(default = "yes")]
-    pub use_quant_conv: bool,
-    #[serde(default = "yes")]
-    pub use_post_quant_conv: bool,
-    #[serde(default)]
-    pub latents_mean: Option<Vec<f64>>,
-    #[serde(default)]
-    pub latents_std: Option<Vec<f64>>,
-}
-
-impl VaeConfig {
-    /// Pixels per latent cell, along each axis.
-    pub fn downsampling(&self) -> usize {
-        1 << (self.block_out_channels.len() - 1)
-    }
-
-    /// Refuses what cannot be built as the file says.
-    ///
-    /// # Errors
-    /// Names the first key that is not supported or does not fit.
-    pub fn validate(&self) -> Result<(), DiffusionConfigError> {
-        let levels = self.block_out_channels.len();
-        refuse(
-            levels > 0,
-            "block_out_channels",
-            &self.block_out_channels,
-            "a list with an entry per level",
-        )?;
-        for (key, types, only, what) in [
-            (
-                "down_block_types",
-                &self.down_block_types,
-                "DownEncoderBlock2D",
-                "DownEncoderBlock2D",
-            ),
-            (
-                "up_block_types",
-                &self.up_block_types,
-                "UpDecoderBlock2D",
-                "UpDecoderBlock2D",
-            ),
-        ] {
-            if types.len() != levels {
-                return Err(DiffusionConfigError::Levels {
-                    key,
-                    expected: levels,
-                    found: types.len(),
-                });
-            }
-            refuse(types.iter().all(|block| block == only), key, types, what)?;
-        }
-        for &channels in &self.block_out_channels {
-            divides("norm_num_groups", channels, self.norm_num_groups)?;
-        }
-        refuse(
-            self.act_fn == Activation::Silu,
-            "act_fn",
-            self.act_fn,
-            "silu",
-        )?;
-        refuse(
-            self.scaling_factor > 0.0,
-            "scaling_factor",
-            self.scaling_factor,
-            "a positive number",
-        )?;
-        refuse(
-            self.latents_mean.is_none(),
-            "latents_mean",
-            &self.latents_mean,
-            "null",
-        )?;
-        refuse(
-            self.latents_std.is_none(),
-            "latents_std",
-            &self.latents_std,
-            "null",
-        )
-    }
-}
-
 fn unet_class() -> String {
     "UNet2DConditionModel".into()
-}
-fn vae_class() -> String {
-    "AutoencoderKL".into()
 }
 fn mid_block() -> Option<String> {
     Some("UNetMidBlock2DCrossAttn".into())
@@ -442,25 +365,22 @@ fn default_shift() -> String {
 fn positional() -> String {
     "positional".into()
 }
-fn silu() -> Activation {
+pub(super) fn silu() -> Activation {
     Activation::Silu
 }
-fn yes() -> bool {
+pub(super) fn yes() -> bool {
     true
 }
-fn one() -> usize {
+pub(super) fn one() -> usize {
     1
 }
 fn three() -> usize {
     3
 }
-fn colours() -> usize {
-    3
-}
-fn four() -> usize {
+pub(super) fn four() -> usize {
     4
 }
-fn thirty_two() -> usize {
+pub(super) fn thirty_two() -> usize {
     32
 }
 fn cross_attention_dim() -> usize {
@@ -480,7 +400,4 @@ fn unit() -> f64 {
 }
 fn norm_eps() -> f64 {
     1e-5
-}
-fn scaling_factor() -> f64 {
-    0.18215
 }

@@ -1,5 +1,5 @@
-//! Latent diffusion: the autoencoder and the conditioned denoising network of Stable Diffusion 1.x, in the hub's
-//! architecture and under its names. Knows nothing of schedulers, text encoders or files.
+//! Latent diffusion: the autoencoder and the conditioned denoising network of Stable Diffusion 1.x and 2.x
+//! and their distilled kin, in the hub's architecture and under its names. Knows nothing of schedulers, text encoders or files.
 
 pub mod attention;
 pub mod config;
@@ -7,7 +7,9 @@ pub mod resnet;
 pub mod unet;
 pub mod unet_blocks;
 pub mod vae;
+pub mod vae_config;
 
-pub use config::{DiffusionConfigError, PerLevel, UNetConfig, VaeConfig};
+pub use config::{DiffusionConfigError, PerLevel, UNetConfig};
 pub use unet::UNet2DConditionModel;
 pub use vae::{AutoencoderKl, LatentDistribution};
+pub use vae_config::VaeConfig;

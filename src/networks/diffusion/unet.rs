@@ -1,4 +1,5 @@
-//! The denoising network. Source: diffusers `UNet2DConditionModel` (the SD-1.x and SD-2.x options).
+//! The denoising network. Source: diffusers `UNet2DConditionModel` (the SD-1.x and SD-2.x options, and those of
+//! the distilled BK-SDM).
 
 use burn::module::Module;
 use burn::nn::GroupNorm;
@@ -17,7 +18,8 @@ pub struct UNet2DConditionModel<B: Backend> {
     pub conv_in: Conv2d<B>,
     pub time_embedding: TimestepEmbedding<B>,
     pub down_blocks: Vec<DownBlock<B>>,
-    pub mid_block: MidBlock<B>,
+    /// The distilled networks have none.
+    pub mid_block: Option<MidBlock<B>>,
     pub up_blocks: Vec<UpBlock<B>>,
     pub conv_norm_out: GroupNorm<B>,
     pub conv_out: Conv2d<B>,
@@ -43,7 +45,10 @@ impl UNetConfig {
             down_blocks: (0..levels)
                 .map(|level| DownBlock::new(self, level, device))
                 .collect(),
-            mid_block: MidBlock::new(self, device),
+            mid_block: self
+                .mid_block_type
+                .as_deref()
+                .map(|kind| MidBlock::new(self, kind, device)),
             up_blocks: (0..levels)
                 .map(|index| UpBlock::new(self, index, device))
                 .collect(),
@@ -79,9 +84,9 @@ impl<B: Backend> UNet2DConditionModel<B> {
         for block in &self.down_blocks {
             hidden = block.forward(hidden, &time, &encoder_hidden_states, &mut skips);
         }
-        hidden = self
-            .mid_block
-            .forward(hidden, &time, &encoder_hidden_states);
+        if let Some(block) = &self.mid_block {
+            hidden = block.forward(hidden, &time, &encoder_hidden_states);
+        }
         for block in &self.up_blocks {
             hidden = block.forward(hidden, &time, &encoder_hidden_states, &mut skips);
         }

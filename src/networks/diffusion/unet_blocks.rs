@@ -1,5 +1,5 @@
 //! The denoising network's levels. Source: diffusers `DownBlock2D`, `CrossAttnDownBlock2D`,
-//! `UNetMidBlock2DCrossAttn`, `UpBlock2D`, `CrossAttnUpBlock2D`; a block without attention is one whose
+//! `UNetMidBlock2DCrossAttn`, `UNetMidBlock2D`, `UpBlock2D`, `CrossAttnUpBlock2D`; a block without attention is one whose
 //! `attentions` are empty.
 
 use burn::module::Module;
@@ -95,16 +95,20 @@ pub struct MidBlock<B: Backend> {
 }
 
 impl<B: Backend> MidBlock<B> {
-    /// A new middle on the last level's channels.
-    pub fn new(config: &UNetConfig, device: &B::Device) -> Self {
+    /// A new middle on the last level's channels: `kind` is the configuration's `mid_block_type`. One without attention
+    /// has one residual block.
+    pub fn new(config: &UNetConfig, kind: &str, device: &B::Device) -> Self {
         let level = config.block_out_channels.len() - 1;
         let width = config.block_out_channels[level];
         let time_width = Some(config.time_embedding_width());
         let resnet =
             || ResnetBlock2D::new([width, width], time_width, norm_options(config), device);
+        let attends = usize::from(kind == "UNetMidBlock2DCrossAttn");
         Self {
-            resnets: vec![resnet(), resnet()],
-            attentions: vec![transformer(config, level, device)],
+            resnets: (0..=attends).map(|_| resnet()).collect(),
+            attentions: (0..attends)
+                .map(|_| transformer(config, level, device))
+                .collect(),
         }
     }
 

@@ -6,10 +6,11 @@ use burn::nn::{Dropout, DropoutConfig, GroupNorm, Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::config::{DiffusionConfigError, VaeConfig};
+use super::config::DiffusionConfigError;
 use super::resnet::{
     Downsample2D, NormOptions, ResnetBlock2D, Upsample2D, convolution, group_norm,
 };
+use super::vae_config::VaeConfig;
 use crate::nn::attention::scaled_dot_product;
 
 /// The autoencoder's norms all add this to the variance.

@@ -2,7 +2,11 @@
 
 use burn::tensor::{Device, Tensor, TensorData, backend::Backend};
 
-use super::config::{BetaSchedule, PredictionType, SchedulerConfig, SchedulerError};
+use super::config::{BetaSchedule, SchedulerConfig, SchedulerError};
+use super::prediction::PredictionType;
+
+/// What the samplers of higher order take for a schedule's end without any signal, lest its noise level be infinite.
+const LEAST_ALPHA: f64 = 1.0 / 16_777_216.0;
 
 /// The cumulated products `ᾱ_t` of a schedule.
 #[derive(Debug, Clone)]
@@ -47,6 +51,28 @@ impl NoiseSchedule {
     /// `ᾱ_t`, the fraction of the signal's power left at training step `timestep`.
     pub fn alpha_cumprod(&self, timestep: usize) -> f64 {
         self.alphas_cumprod[timestep]
+    }
+
+    /// The same, but never nothing.
+    pub(super) fn least_signal(&self, timestep: usize) -> f64 {
+        match self.alphas_cumprod[timestep] {
+            0.0 => LEAST_ALPHA,
+            alpha => alpha,
+        }
+    }
+
+    /// Refuses to look for the noise in a sample that is nothing else, which leaves the clean sample undefined.
+    pub(super) fn check_first_step(&self, timestep: usize) -> Result<(), SchedulerError> {
+        let undefined =
+            self.prediction_type == PredictionType::Epsilon && self.alpha_cumprod(timestep) == 0.0;
+        if undefined {
+            return Err(SchedulerError::Unsupported {
+                key: "prediction_type",
+                found: format!("epsilon, and no signal is left at step {timestep}"),
+                supported: "v_prediction or sample with `rescale_betas_zero_snr`".into(),
+            });
+        }
+        Ok(())
     }
 
     /// Signal-to-noise ratio `ᾱ / (1 − ᾱ)` of training step `timestep`.
