@@ -145,7 +145,7 @@ impl Source for OnnxFile {
         match form {
             Form::Same => {}
             Form::Transposed => data = Layout::Transposed.data(data),
-            Form::Squeezed => data.shape = tensor.info.shape[..1].into(),
+            Form::Squeezed => data.shape = tensor.info.shape[..1].to_vec().into(),
         }
         Ok(data)
     }
