@@ -8,10 +8,11 @@ use burn::tensor::TensorData;
 use serde::Deserialize;
 
 use crate::error::ImportError;
-use crate::format::safetensors::{SafetensorsFile, TensorInfo};
+use crate::format::{self, Source, TensorInfo};
 
-/// The hub's names for a folder's weights, in the order they are looked for.
-const KNOWN_NAMES: [&str; 8] = [
+/// The hub's names for a folder's weights, in the order they are looked for. Safetensors first: where
+/// a folder has several formats they hold the same, and this one needs the least trust.
+const KNOWN_NAMES: [&str; 15] = [
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
     "adapter_model.safetensors",
@@ -20,19 +21,41 @@ const KNOWN_NAMES: [&str; 8] = [
     "model.fp16.safetensors",
     "diffusion_pytorch_model.fp16.safetensors",
     "pytorch_lora_weights.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "adapter_model.bin",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.bin.index.json",
+    "pytorch_lora_weights.bin",
+    "model.onnx",
+];
+
+/// Endings of names that are taken where no known name is there and one file only has the ending.
+const ENDINGS: [&str; 8] = [
+    ".safetensors.index.json",
+    ".safetensors",
+    ".bin.index.json",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".gguf",
+    ".onnx",
 ];
 
 /// Named tensors on disk. Opening reads headers only; cloning shares the open files.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     path: PathBuf,
-    files: Vec<Arc<SafetensorsFile>>,
+    files: Vec<Arc<dyn Source>>,
     /// Name to position in `files`.
     owners: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, a `*.safetensors.index.json`, or a folder that holds one of them.
+    /// Opens a weights file, the index of a sharded one, or a folder that holds one of them: safetensors,
+    /// PyTorch (`.bin`, `.pt`, `.pth`, `.ckpt`), GGUF or, with the feature `onnx`, ONNX. Files are known
+    /// by what they hold, not by their names. Whatever the format, tensors come under the hub's names
+    /// and in the hub's layout.
     ///
     /// # Errors
     /// Nothing there, a truncated, foreign or damaged file, missing shards: each says which and what to do.
@@ -46,7 +69,7 @@ impl Checkpoint {
         if file.extension().is_some_and(|e| e == "json") {
             Self::open_shards(&file)
         } else {
-            let opened = SafetensorsFile::open(&file)?;
+            let opened = format::open(&file)?;
             Self::join(file, vec![opened])
         }
     }
@@ -69,7 +92,9 @@ impl Checkpoint {
             .iter()
             .find(|n| Path::new(n.as_str()).file_name() != Some(n.as_ref()))
         {
-            return Err(bad(format!("shard `{name}` is not a plain file name")));
+            return Err(bad(format!(
+                "shard `{name}` is not a plain file name; shards must lie beside their index"
+            )));
         }
         let folder = index_path.parent().unwrap_or(Path::new("."));
         let missing: Vec<String> = names
@@ -85,7 +110,7 @@ impl Checkpoint {
         }
         let files = names
             .iter()
-            .map(|name| SafetensorsFile::open(&folder.join(name)))
+            .map(|name| format::open(&folder.join(name)))
             .collect::<Result<Vec<_>, _>>()?;
         let checkpoint = Self::join(index_path.to_path_buf(), files)?;
         for (tensor, shard) in &index.weight_map {
@@ -106,10 +131,10 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn join(path: PathBuf, files: Vec<SafetensorsFile>) -> Result<Self, ImportError> {
+    fn join(path: PathBuf, files: Vec<Arc<dyn Source>>) -> Result<Self, ImportError> {
         let mut owners: BTreeMap<String, usize> = BTreeMap::new();
         for (position, file) in files.iter().enumerate() {
-            for name in file.tensors.keys() {
+            for name in file.tensors().keys() {
                 if let Some(first) = owners.insert(name.clone(), position) {
                     return Err(ImportError::DuplicateTensor {
                         path: file.path().into(),
@@ -121,7 +146,7 @@ impl Checkpoint {
         }
         Ok(Self {
             path,
-            files: files.into_iter().map(Arc::new).collect(),
+            files,
             owners,
         })
     }
@@ -168,7 +193,7 @@ impl Checkpoint {
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.owners
             .get(name)
-            .map(|owner| &self.files[*owner].tensors[name])
+            .and_then(|owner| self.files[*owner].tensors().get(name))
     }
 
     /// Number of values in all tensors together.
@@ -183,12 +208,12 @@ impl Checkpoint {
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for file in self.files.iter().rev() {
-            all.extend(file.metadata.clone());
+            all.extend(file.metadata().clone());
         }
         all
     }
 
-    /// Reads one tensor in its stored data type and layout.
+    /// Reads one tensor in its stored data type (quantised ones as f32) and in the hub's layout.
     ///
     /// # Errors
     /// No such tensor (with the nearest name), an unsupported data type, or a file that cannot be read.
@@ -232,7 +257,7 @@ fn find_in_folder(folder: &Path) -> Result<PathBuf, ImportError> {
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    for ending in [".safetensors.index.json", ".safetensors"] {
+    for ending in ENDINGS {
         let mut matching = names
             .iter()
             .filter(|n| n.ends_with(ending) && !n.starts_with('.'));
@@ -242,7 +267,11 @@ fn find_in_folder(folder: &Path) -> Result<PathBuf, ImportError> {
     }
     Err(ImportError::NoCheckpoint {
         path: folder.into(),
-        looked_for: format!("{} or a single .safetensors file", KNOWN_NAMES.join(", ")),
+        looked_for: format!(
+            "{} or a single file ending in {}",
+            KNOWN_NAMES.join(", "),
+            ENDINGS.join(", ")
+        ),
         found: if names.is_empty() {
             "nothing".into()
         } else {

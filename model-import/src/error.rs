@@ -53,6 +53,23 @@ pub enum ImportError {
     /// Something else than the format it claims to be.
     #[error("{}: not a safetensors file: {reason}", path.display())]
     NotSafetensors { path: PathBuf, reason: String },
+    /// A file of a known format that does not hold what the format demands.
+    #[error("{}: not a usable {format} file: {reason}", path.display())]
+    BadFile {
+        path: PathBuf,
+        format: &'static str,
+        reason: String,
+    },
+    /// A pickle that wants more run than the rebuilding of tensors.
+    #[error("{}: the pickle calls `{callable}`, which no tensor needs; nothing was run. Do not load this file elsewhere unless you trust its author; ask for a safetensors file, or save the plain `state_dict()` of the model", path.display())]
+    Forbidden { path: PathBuf, callable: String },
+    /// Weights that hold no numbers.
+    #[error("{}: values that are not finite in {}: the file is damaged or its training had diverged; nothing should be computed with it, use an earlier checkpoint or download it again", path.display(), describe_counts(tensors))]
+    NotFinite {
+        path: PathBuf,
+        /// Name in the file and number of such values.
+        tensors: Vec<(String, usize)>,
+    },
     /// One tensor's entry in the header is wrong.
     #[error("{}: tensor `{name}`: {reason}", path.display())]
     BadTensor {
@@ -111,7 +128,23 @@ pub enum ImportError {
     DiskFull { path: PathBuf, needed: u64 },
 }
 
+fn describe_counts(tensors: &[(String, usize)]) -> String {
+    let parts = tensors
+        .iter()
+        .map(|(name, count)| format!("`{name}` ({count})"));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 impl ImportError {
+    /// A reader was asked for a tensor that its file does not have.
+    pub(crate) fn no_tensor(path: &Path, name: &str) -> Self {
+        Self::NoTensor {
+            path: path.into(),
+            name: name.into(),
+            nearest: None,
+        }
+    }
+
     /// An error of the operating system at `path`.
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         if source.kind() == std::io::ErrorKind::NotFound {

@@ -19,7 +19,7 @@ mod transform;
 
 pub use checkpoint::Checkpoint;
 pub use error::ImportError;
-pub use format::safetensors::{Stored, TensorInfo};
+pub use format::{Stored, TensorInfo};
 pub use key_map::KeyMap;
 pub use module::{SaveDtype, hub_shapes, load_into, load_partial, save_from};
 pub use report::{LoadReport, Mismatch, Misshapen};

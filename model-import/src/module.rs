@@ -1,5 +1,6 @@
 //! Modules from checkpoints, and checkpoints from modules.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -10,7 +11,8 @@ use burn_store::{ModuleSnapshot, TensorSnapshot, TensorSnapshotError};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::ImportError;
-use crate::format::safetensors::{Planned, Stored, write};
+use crate::format::Stored;
+use crate::format::safetensors::{Planned, write};
 use crate::key_map::KeyMap;
 use crate::report::{LoadReport, Mismatch, Misshapen};
 use crate::transform::{Layout, cast_float, hub_form};
@@ -21,6 +23,7 @@ use crate::transform::{Layout, cast_float, hub_form};
 ///
 /// # Errors
 /// [`ImportError::Mismatch`] lists all that is missing, unused or misshapen; the module is then untouched.
+/// [`ImportError::NotFinite`] and damage found while reading leave it partly loaded: drop it.
 pub fn load_into<B: Backend, M: ModuleSnapshot<B>>(
     module: &mut M,
     checkpoint: &Checkpoint,
@@ -34,6 +37,7 @@ pub fn load_into<B: Backend, M: ModuleSnapshot<B>>(
 ///
 /// # Errors
 /// [`ImportError::Mismatch`] lists all that is unused or misshapen; the module is then untouched.
+/// [`ImportError::NotFinite`] and damage found while reading leave it partly loaded: drop it.
 pub fn load_partial<B: Backend, M: ModuleSnapshot<B>>(
     module: &mut M,
     checkpoint: &Checkpoint,
@@ -194,6 +198,7 @@ fn load<B: Backend, M: ModuleSnapshot<B>>(
         .filter_map(|slot| Some((slot.id.val(), by_parameter.get(&slot.name)?)))
         .collect();
 
+    let troubles = Rc::new(Troubles::default());
     let mut snapshots = Vec::with_capacity(slots.len());
     for slot in &slots {
         let own = by_parameter.get(&slot.name);
@@ -231,13 +236,23 @@ fn load<B: Backend, M: ModuleSnapshot<B>>(
         } else {
             report.tied.push(slot.path.clone());
         }
-        snapshots.push(snapshot(checkpoint, hub, slot, dtype));
+        snapshots.push(snapshot(checkpoint, hub, slot, dtype, &troubles));
     }
     if !mismatch.is_empty() {
         return Err(ImportError::Mismatch(Box::new(mismatch)));
     }
 
     let result = module.apply(snapshots, None, None, true);
+    if let Some(error) = troubles.failure.take() {
+        return Err(error);
+    }
+    let not_finite = troubles.not_finite.take();
+    if !not_finite.is_empty() {
+        return Err(ImportError::NotFinite {
+            path: checkpoint.path().into(),
+            tensors: not_finite,
+        });
+    }
     match result.errors.first() {
         None => Ok(report),
         Some(error) => Err(ImportError::BadTensor {
@@ -288,15 +303,37 @@ fn target_dtype<B: Backend>(stored: Stored, kind: Kind) -> Result<DType, String>
     }
 }
 
+/// What turned up while tensors were read: snapshots carry text only.
+#[derive(Default)]
+struct Troubles {
+    /// The first tensor that could not be read.
+    failure: RefCell<Option<ImportError>>,
+    /// Tensors with values that are not finite, and how many.
+    not_finite: RefCell<Vec<(String, usize)>>,
+}
+
 /// A tensor that is read, cast and transposed when the module asks for it, one at a time.
-fn snapshot(checkpoint: &Checkpoint, hub: &str, slot: &Slot, dtype: DType) -> TensorSnapshot {
+fn snapshot(
+    checkpoint: &Checkpoint,
+    hub: &str,
+    slot: &Slot,
+    dtype: DType,
+    troubles: &Rc<Troubles>,
+) -> TensorSnapshot {
     let layout = slot.layout;
     let source = checkpoint.clone();
     let hub = hub.to_string();
+    let troubles = troubles.clone();
     let read = move || -> Result<TensorData, TensorSnapshotError> {
-        let data = source
-            .tensor(&hub)
-            .map_err(|e| TensorSnapshotError::IoError(e.to_string()))?;
+        let data = source.tensor(&hub).map_err(|error| {
+            let text = error.to_string();
+            troubles.failure.borrow_mut().get_or_insert(error);
+            TensorSnapshotError::IoError(text)
+        })?;
+        let count = count_not_finite(&data);
+        if count > 0 {
+            troubles.not_finite.borrow_mut().push((hub.clone(), count));
+        }
         let mut data = data.convert_dtype(dtype);
         if data.shape.is_empty() {
             data.shape = [1].into();
@@ -311,6 +348,34 @@ fn snapshot(checkpoint: &Checkpoint, hub: &str, slot: &Slot, dtype: DType) -> Te
         Vec::new(),
         slot.id,
     )
+}
+
+/// Number of floats that are infinite or none at all: those whose exponent is all ones.
+fn count_not_finite(data: &TensorData) -> usize {
+    let bytes = data.as_bytes();
+    let halves = |exponent: u16| {
+        let values = bytes.chunks_exact(2);
+        values
+            .filter(|b| u16::from_le_bytes([b[0], b[1]]) & exponent == exponent)
+            .count()
+    };
+    match data.dtype {
+        DType::F16 => halves(0x7c00),
+        DType::BF16 => halves(0x7f80),
+        DType::F32 | DType::Flex32 => {
+            let values = bytes.as_chunks().0.iter();
+            values
+                .filter(|b| u32::from_le_bytes(**b) & 0x7f80_0000 == 0x7f80_0000)
+                .count()
+        }
+        DType::F64 => {
+            let values = bytes.as_chunks().0.iter();
+            values
+                .filter(|b| !f64::from_le_bytes(**b).is_finite())
+                .count()
+        }
+        _ => 0,
+    }
 }
 
 /// Saves a module under the hub's names and in the hub's layout, with the metadata `format = pt` that

@@ -7,7 +7,8 @@ use burn::tensor::TensorData;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::ImportError;
-use crate::format::safetensors::{Planned, Stored, write};
+use crate::format::Stored;
+use crate::format::safetensors::{Planned, write};
 
 /// Every tensor of a file, a folder or shards, in its stored data type.
 ///

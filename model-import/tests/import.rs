@@ -358,3 +358,31 @@ fn frozen_parameters_stay_frozen() {
     .expect("a load");
     assert!(!module.projection.is_require_grad());
 }
+
+#[test]
+fn values_that_are_not_finite_are_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = hub_tensors();
+    for (name, value) in [
+        ("model.layers.0.fc.bias", f32::NAN),
+        ("model.head.weight", f32::NEG_INFINITY),
+    ] {
+        let mut values = tensors[name].to_vec::<f32>().expect("floats");
+        values[1] = value;
+        let shape = tensors[name].shape.to_vec();
+        tensors.insert(name.into(), TensorData::new(values, shape));
+    }
+    write(&path, &tensors);
+    let checkpoint = Checkpoint::open(&path).expect("a checkpoint");
+    let error = load_into(&mut network(true), &checkpoint, &key_map()).expect_err("a refusal");
+    let text = error.to_string();
+    assert!(matches!(error, ImportError::NotFinite { .. }), "{text}");
+    for part in [
+        "`model.layers.0.fc.bias` (1)",
+        "`model.head.weight` (1)",
+        "model.safetensors",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}

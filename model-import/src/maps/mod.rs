@@ -3,4 +3,5 @@
 pub mod blip2;
 pub mod clip;
 pub mod diffusion;
+pub mod gguf;
 pub mod llama;
