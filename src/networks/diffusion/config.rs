@@ -248,8 +248,9 @@ impl UNetConfig {
         )?;
         for (key, neutral) in NEUTRAL {
             let found = self.further.get(key).unwrap_or(&serde_json::Value::Null);
+            let written = found.to_string();
             let same = found.is_null()
-                || found.to_string() == neutral
+                || written == neutral
                 || found.as_f64().is_some_and(|v| neutral.parse() == Ok(v));
             refuse(same, key, found, neutral)?;
         }

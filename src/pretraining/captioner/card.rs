@@ -23,9 +23,7 @@ pub fn model_card<B: Backend>(
         )
     };
     let start = match report.started_from_clip {
-        true => {
-            "The vision tower started from the tiny CLIP's, whose card says what it has seen."
-        }
+        true => "The vision tower started from the tiny CLIP's, whose card says what it has seen.",
         false => "Every part started from random weights.",
     };
     let extra = match report.num_extra_pictures {

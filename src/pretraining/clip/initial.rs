@@ -77,7 +77,7 @@ fn waves(num_positions: usize, width: usize, factor: f32) -> Vec<f32> {
             let kind = (place / quarter).min(3);
             let frequency = 100f64.powf(-((place % quarter) as f64) / quarter as f64);
             let angle = frequency * if kind < 2 { column } else { row } as f64;
-            let wave = if kind % 2 == 0 {
+            let wave = if kind.is_multiple_of(2) {
                 angle.sin()
             } else {
                 angle.cos()
