@@ -236,3 +236,36 @@ fn commands_without_their_input_say_what_makes_it() {
         &["nothing", "no such folder"],
     );
 }
+
+/// On a file system of two megabytes, made for this test alone where the system lets an ordinary process do so.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_an_error_that_names_the_file_and_leaves_no_half_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let in_namespace = |script: &str| {
+        std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .env("DISK", folder.path())
+            .env("RAGAR", assert_cmd::cargo::cargo_bin("ragar"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+    };
+    let mount = "mount -t tmpfs -o size=2m tmpfs \"$DISK\"";
+    if !in_namespace(mount).is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no file system can be mounted in a namespace of its own here");
+        return;
+    }
+    let output = in_namespace(&format!(
+        "{mount} && \"$RAGAR\" pretrain vae --out \"$DISK/run\" --set pretrain.vae.trainer.steps=1 \
+         --set pretrain.vae.batch_size=1; code=$?; ls \"$DISK/run/checkpoints\"; exit $code"
+    ))
+    .expect("a shell");
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    assert!(said.contains("run/checkpoints/step-1"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    let left = stdout(&output);
+    let whole = left.lines().filter(|name| !name.ends_with(".tmp")).count();
+    assert_eq!(whole, 0, "a checkpoint that was not written whole: {left}");
+}
