@@ -1,0 +1,87 @@
+"""Draws the stickers from their captions with diffusers and asks the tiny CLIP, zero-shot, what it sees.
+
+    pip install torch transformers diffusers pillow
+    python assets/models/tiny/diffusion/measure.py            # 122 held-out pairs
+    python assets/models/tiny/diffusion/measure.py training   # as many training pairs
+"""
+
+import csv
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer, CLIPModel
+
+HERE = Path(__file__).parent
+CLIP, STICKERS = HERE.parent / "clip", HERE.parents[2] / "stickers"
+STYLES = {"flat": "smooth flat", "3d": "glossy 3d", "cartoon": "simple cartoon", "shaded": "soft shaded", "retro": "bold retro"}
+torch.set_grad_enabled(False)
+
+
+def caption(row, style):
+    label = row["label"]
+    plural = label.endswith("s") and not label.endswith(("ss", "us", "is"))
+    vowel = label[0] in "aeiou" and not label.startswith("uni") or label.startswith("hour")
+    article = "" if plural else "an " if vowel else "a "
+    return f"a {STYLES[style]} sticker of {article}{label}, {row['group']}"
+
+
+def batches(values, size=128):
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def features(output):
+    return normalize(getattr(output, "pooler_output", output), dim=-1)
+
+
+def main():
+    side = sys.argv[1] if len(sys.argv) > 1 else "held-out"
+    rows = list(csv.DictReader((STICKERS / "stickers.csv").open()))
+    chosen = [row for row in rows if (row["held_out"] == "true") == (side == "held-out")]
+    if len(chosen) > 122:
+        chosen = sorted(random.Random(1).sample(chosen, 122), key=rows.index)
+    clip, words = CLIPModel.from_pretrained(CLIP).float().eval(), AutoTokenizer.from_pretrained(CLIP)
+
+    def texts(prompts):
+        ids = (words(part, padding="max_length", max_length=32, truncation=True, return_tensors="pt").input_ids for part in batches(prompts))
+        return torch.cat([features(clip.get_text_features(input_ids=part)) for part in ids])
+
+    def pictures(images):
+        pixels = torch.tensor(np.stack([np.asarray(image, dtype=np.float32) for image in images])).permute(0, 3, 1, 2) / 127.5 - 1
+        return torch.cat([features(clip.get_image_features(pixel_values=part)) for part in batches(pixels)])
+
+    first = {}
+    for row in rows:
+        first.setdefault(row["glyph"], row)
+    glyphs, styles = list(first), list(STYLES)
+    named = torch.stack([texts([caption(first[glyph], style) for style in styles]) for glyph in glyphs])
+    by_glyph = normalize(named.mean(1), dim=-1)
+    by_style = named.mean(0)
+    by_style = normalize(by_style - by_style.mean(0), dim=-1)
+
+    def report(name, images):
+        seen = pictures(images)
+        nearest = (seen @ by_glyph.T).topk(5).indices
+        glyph = torch.tensor([glyphs.index(row["glyph"]) for row in chosen])
+        style = torch.tensor([styles.index(row["style"]) for row in chosen])
+        right = [(seen @ by_style.T).argmax(-1) == style, nearest[:, 0] == glyph, (nearest == glyph[:, None]).any(-1)]
+        print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%" % tuple(100 * hit.float().mean() for hit in right))
+
+    report("real", [Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB") for row in chosen])
+    pipe = StableDiffusionPipeline.from_pretrained(HERE, torch_dtype=torch.float32, safety_checker=None)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    drawn = []
+    for part in batches([caption(row, row["style"]) for row in chosen], 32):
+        seeds = [torch.Generator().manual_seed(len(drawn) + place) for place in range(len(part))]
+        drawn += pipe(part, num_inference_steps=20, guidance_scale=3.0, height=64, width=64, generator=seeds).images
+    report("drawn", drawn)
+
+
+if __name__ == "__main__":
+    main()
