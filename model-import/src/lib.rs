@@ -8,6 +8,7 @@
 //! This crate knows file formats and names. It does not know the networks, nor where files come from.
 
 mod checkpoint;
+mod convert;
 mod error;
 mod format;
 mod key_map;
@@ -18,6 +19,7 @@ mod tensors;
 mod transform;
 
 pub use checkpoint::Checkpoint;
+pub use convert::convert_file;
 pub use error::ImportError;
 pub use format::{Stored, TensorInfo};
 pub use key_map::KeyMap;

@@ -59,7 +59,7 @@ pub enum SaveDtype {
 }
 
 impl SaveDtype {
-    fn burn(self) -> DType {
+    pub(crate) fn burn(self) -> DType {
         match self {
             Self::F16 => DType::F16,
             Self::BF16 => DType::BF16,
@@ -461,7 +461,7 @@ fn reversible_name(key_map: &KeyMap, parameter: String) -> Result<String, Import
 }
 
 /// Whether a finite value would become infinite in f16.
-fn overflows(data: &TensorData) -> bool {
+pub(crate) fn overflows(data: &TensorData) -> bool {
     data.dtype.is_float()
         && data
             .iter::<f32>()

@@ -259,6 +259,75 @@ pub enum ModelCommand {
         #[arg(long)]
         tensors: bool,
     },
+    /// Prove that a checkpoint computes here what the reference library computes with it
+    #[command(
+        long_about = "Prove that a checkpoint computes here what the reference library computes with it.\n\n\
+            The golden file holds inputs and the reference's outputs; `model-import/golden.py` writes one from any \
+            checkpoint of the hub. Each output is compared with its largest allowed error, --atol plus --rtol times the \
+            output's largest absolute value; token ids must be equal. Exit code 1 when one is off.",
+        after_help = "Examples:\n  ragar model check models/clip --golden clip.safetensors\n  \
+            ragar model check models/llama --golden llama.safetensors --adapter runs/train/adapter\n  \
+            ragar model check models/unet --golden unet.safetensors --device cuda --atol 1e-3 --json"
+    )]
+    Check {
+        /// The checkpoint's folder; left out for golden files that hold the weights too (kind micro)
+        dir: Option<PathBuf>,
+        /// Recorded inputs and outputs (docs/golden.md)
+        #[arg(long, value_name = "FILE")]
+        golden: PathBuf,
+        /// A PEFT folder to apply [default: the one that the golden file names]
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// What to compute in; half-precision weights are widened to f32
+        #[arg(long, value_enum, value_name = "DTYPE", default_value = "f32")]
+        dtype: ComputeDtype,
+        /// Largest absolute error
+        #[arg(long, default_value_t = 1e-5, value_parser = tolerance)]
+        atol: f64,
+        /// Largest error relative to the output's largest absolute value
+        #[arg(long, default_value_t = 1e-4, value_parser = tolerance)]
+        rtol: f64,
+    },
+    /// Write any checkpoint as safetensors, in a data type of choice
+    #[command(
+        long_about = "Write any checkpoint as safetensors, in a data type of choice.\n\n\
+            Reads safetensors (whole or in shards), PyTorch, GGUF and, where compiled in, ONNX. A folder is written with \
+            its configurations and tokeniser beside one file of weights for each network in it.",
+        after_help = "Examples:\n  ragar model convert models/llama --out models/llama-bf16 --dtype bf16\n  \
+            ragar model convert model.gguf --out model.safetensors"
+    )]
+    Convert {
+        /// A folder of a network or a pipeline, or a file of weights
+        from: PathBuf,
+        /// The folder to write, or a file ending in .safetensors
+        #[arg(long, value_name = "PATH")]
+        out: PathBuf,
+        /// The data type of the floats
+        #[arg(long, value_enum, value_name = "DTYPE", default_value = "f32")]
+        dtype: ComputeDtype,
+    },
+}
+
+/// A floating-point type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComputeDtype {
+    /// Single precision
+    #[value(alias = "float32")]
+    F32,
+    /// Half precision
+    #[value(alias = "float16")]
+    F16,
+    /// Brain floats
+    #[value(alias = "bfloat16")]
+    Bf16,
+}
+
+/// A bound on an error.
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
+        _ => Err("must be a number of at least 0".into()),
+    }
 }
 
 /// Version and compiled backends, as `--version` prints them.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod exhibition;
 pub mod failure;
 pub mod files;
+pub mod golden;
 pub mod output;
 pub mod pictures;
 pub mod report;

@@ -4,5 +4,6 @@ pub mod activation;
 pub mod attention;
 pub mod linear;
 pub mod lora;
+pub mod precision;
 pub mod rotary;
 pub mod timestep;

@@ -54,5 +54,26 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Model(ModelCommand::Inspect { path, tensors }) => {
             model::inspect(session, path, *tensors)
         }
+        Command::Model(ModelCommand::Check {
+            dir,
+            golden,
+            adapter,
+            dtype,
+            atol,
+            rtol,
+        }) => model::check(
+            session,
+            &model::CheckOptions {
+                model: dir.as_deref(),
+                golden,
+                adapter: adapter.as_deref(),
+                dtype: *dtype,
+                atol: *atol,
+                rtol: *rtol,
+            },
+        ),
+        Command::Model(ModelCommand::Convert { from, out, dtype }) => {
+            model::convert(session, from, out, *dtype)
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `ragar model`: what a folder of a network holds, from headers alone.
+//! `ragar model inspect`: what a folder of a network holds, from headers alone.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,0 +1,53 @@
+//! What golden files record, one file per family.
+
+mod blip2;
+mod clip;
+mod diffusion;
+mod llama;
+mod mapper;
+mod scheduler;
+
+use super::case::{Case, Outputs};
+
+/// Computes the outputs of a golden file of `kind`.
+///
+/// # Errors
+/// When the kind is not known, the checkpoint does not load, or inputs do not fit it.
+pub fn compute(kind: &str, case: &Case<'_>) -> anyhow::Result<Outputs> {
+    match kind {
+        "clip" => clip::whole(case),
+        "clip-text" => clip::text(case),
+        "clip-vision" => clip::vision(case),
+        "blip2" => blip2::compute(case),
+        "llama" => llama::compute(case),
+        "unet" => diffusion::unet(case),
+        "vae" => diffusion::vae(case),
+        "pipeline" => diffusion::pipeline(case),
+        "scheduler" => scheduler::compute(case),
+        "gill-mapper" => mapper::compute(case),
+        other => anyhow::bail!(
+            "{}: kind `{other}` is not known: use one of {}",
+            case.golden.path().display(),
+            KINDS.join(", ")
+        ),
+    }
+}
+
+/// Every kind.
+const KINDS: [&str; 10] = [
+    "clip",
+    "clip-text",
+    "clip-vision",
+    "blip2",
+    "llama",
+    "unet",
+    "vae",
+    "pipeline",
+    "scheduler",
+    "gill-mapper",
+];
+
+/// Does the output come out of many steps, each of which magnifies what was off before?
+pub fn is_amplified(kind: &str, output: &str) -> bool {
+    kind == "pipeline" && output.starts_with("latents")
+}
