@@ -259,6 +259,26 @@ pub enum ModelCommand {
         #[arg(long)]
         tensors: bool,
     },
+    /// Bring a repository of the Hugging Face hub
+    #[command(
+        long_about = "Bring a repository of the Hugging Face hub into the cache that all of its libraries share.\n\n\
+            Only what loading needs is fetched: of several forms of the same weights one, safetensors first. A broken \
+            download goes on where it stopped, also in a later run. HF_HOME says where the cache is, HF_ENDPOINT which \
+            hub, HF_TOKEN who asks.",
+        after_help = "Examples:\n  ragar model fetch openai/clip-vit-large-patch14\n  \
+            ragar model fetch stable-diffusion-v1-5/stable-diffusion-v1-5 --variant fp16\n  \
+            ragar model fetch Salesforce/blip2-opt-2.7b --revision main"
+    )]
+    Fetch {
+        /// The repository: owner/name
+        repository: String,
+        /// A branch, a tag or a commit
+        #[arg(long, default_value = "main")]
+        revision: String,
+        /// Weights of this variant where there are any
+        #[arg(long, value_name = "WORD")]
+        variant: Option<String>,
+    },
     /// Prove that a checkpoint computes here what the reference library computes with it
     #[command(
         long_about = "Prove that a checkpoint computes here what the reference library computes with it.\n\n\

@@ -68,14 +68,24 @@ impl Output {
 
     /// A bar for `length` steps of `what`; hidden when quiet or when nobody looks.
     pub fn bar(&self, length: u64, what: &str) -> ProgressBar {
+        let form = "{prefix:>14} [{bar:30}] {pos}/{len} {elapsed}, {eta} left {msg}";
+        self.bar_of(length, what, form)
+    }
+
+    /// As [`Output::bar`], for `length` bytes.
+    pub fn byte_bar(&self, length: u64, what: &str) -> ProgressBar {
+        let form =
+            "{prefix:>14} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}, {eta} left {msg}";
+        self.bar_of(length, what, form)
+    }
+
+    fn bar_of(&self, length: u64, what: &str, form: &str) -> ProgressBar {
         let bar = ProgressBar::new(length);
         if self.quiet || self.json || !std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        let style = ProgressStyle::with_template(
-            "{prefix:>14} [{bar:30}] {pos}/{len} {elapsed}, {eta} left {msg}",
-        )
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        let style = ProgressStyle::with_template(form)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
         bar.set_style(style);
         bar.set_prefix(what.to_string());

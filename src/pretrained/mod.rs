@@ -4,4 +4,6 @@ pub mod blip2;
 pub mod clip;
 pub mod diffusion;
 pub mod folder;
+pub mod hub;
+mod hub_files;
 pub mod llama;

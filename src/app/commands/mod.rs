@@ -54,6 +54,11 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Model(ModelCommand::Inspect { path, tensors }) => {
             model::inspect(session, path, *tensors)
         }
+        Command::Model(ModelCommand::Fetch {
+            repository,
+            revision,
+            variant,
+        }) => model::fetch(session, repository, revision, variant.as_deref()),
         Command::Model(ModelCommand::Check {
             dir,
             golden,

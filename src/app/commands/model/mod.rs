@@ -2,8 +2,10 @@
 
 mod check;
 mod convert;
+mod fetch;
 mod inspect;
 
 pub use check::{CheckOptions, check};
 pub use convert::convert;
+pub use fetch::fetch;
 pub use inspect::inspect;
