@@ -31,7 +31,11 @@ pub fn convert_file(
             name: name.to_string(),
             reason: format!("{} cannot be converted", info.dtype),
         })?;
-        let stored = if stored.is_float() { dtype.burn() } else { stored };
+        let stored = if stored.is_float() {
+            dtype.burn()
+        } else {
+            stored
+        };
         plan.push(Planned {
             name: name.to_string(),
             dtype: Stored::of(stored).ok_or_else(|| ImportError::BadTensor {

@@ -86,7 +86,7 @@ impl Output {
         }
         let style = ProgressStyle::with_template(form)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ");
+            .progress_chars("=> ");
         bar.set_style(style);
         bar.set_prefix(what.to_string());
         bar

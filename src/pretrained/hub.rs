@@ -41,7 +41,9 @@ pub enum HubError {
         status: u16,
     },
     /// Nothing of that name.
-    #[error("{repo}: the hub has no such repository, revision {revision} or file (404); a private one needs HF_TOKEN")]
+    #[error(
+        "{repo}: the hub has no such repository, revision {revision} or file (404); a private one needs HF_TOKEN"
+    )]
     Missing {
         /// The repository.
         repo: String,
@@ -65,7 +67,9 @@ pub enum HubError {
         file: String,
     },
     /// The connection is there but nothing comes.
-    #[error("{repo}/{file}: nothing came for {seconds} seconds: run the same command again to go on")]
+    #[error(
+        "{repo}/{file}: nothing came for {seconds} seconds: run the same command again to go on"
+    )]
     Stalled {
         /// The repository.
         repo: String,
@@ -75,7 +79,9 @@ pub enum HubError {
         seconds: u64,
     },
     /// What came is not what the hub promised.
-    #[error("{repo}/{file}: what came is damaged ({reason}) and was removed: run the same command again")]
+    #[error(
+        "{repo}/{file}: what came is damaged ({reason}) and was removed: run the same command again"
+    )]
     Damaged {
         /// The repository.
         repo: String,
@@ -85,7 +91,9 @@ pub enum HubError {
         reason: String,
     },
     /// Anything else between here and there.
-    #[error("{repo}/{file}: {source}; what came so far is kept: run the same command again to go on")]
+    #[error(
+        "{repo}/{file}: {source}; what came so far is kept: run the same command again to go on"
+    )]
     Transfer {
         /// The repository.
         repo: String,
@@ -137,7 +145,11 @@ pub fn fetch(
     let api = api(cache.clone()).map_err(|source| wrong("", source))?;
     let listed = api.repo(here.clone()).info();
     let listed = listed.map_err(|source| wrong("", source))?;
-    let names: Vec<String> = listed.siblings.into_iter().map(|file| file.rfilename).collect();
+    let names: Vec<String> = listed
+        .siblings
+        .into_iter()
+        .map(|file| file.rfilename)
+        .collect();
     let files = needed(&names, variant).map_err(|source| HubError::NoWeights {
         repo: repo.into(),
         source,
@@ -207,13 +219,20 @@ fn check_name(repo: &str) -> Result<(), HubError> {
 /// Forward components only.
 fn is_plain(file: &str) -> bool {
     let parts = file.split('/');
-    parts.into_iter().all(|part| !part.is_empty() && !part.starts_with('.') && !part.contains('\\'))
+    parts
+        .into_iter()
+        .all(|part| !part.is_empty() && !part.starts_with('.') && !part.contains('\\'))
 }
 
 fn cache() -> Option<Cache> {
-    let variable = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |key: &str| {
+        std::env::var_os(key)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let home = || {
-        let cache = variable("XDG_CACHE_HOME").or_else(|| Some(dirs::home_dir()?.join(".cache")))?;
+        let cache =
+            variable("XDG_CACHE_HOME").or_else(|| Some(dirs::home_dir()?.join(".cache")))?;
         Some(cache.join("huggingface"))
     };
     let folder = variable("HF_HUB_CACHE")
@@ -222,8 +241,12 @@ fn cache() -> Option<Cache> {
 }
 
 fn api(cache: Cache) -> Result<Api, ApiError> {
-    let token = std::env::var("HF_TOKEN").ok().filter(|token| !token.trim().is_empty());
-    let token = token.map(|token| token.trim().to_string()).or_else(|| cache.token());
+    let token = std::env::var("HF_TOKEN")
+        .ok()
+        .filter(|token| !token.trim().is_empty());
+    let token = token
+        .map(|token| token.trim().to_string())
+        .or_else(|| cache.token());
     let mut builder = ApiBuilder::from_cache(cache)
         .with_token(token)
         .with_progress(false)
@@ -275,15 +298,14 @@ fn download(
             let done = remote.download_with_progress(&name, reporter);
             let _ = sender.send(Event::Done(done));
         });
-        let (path, size) = wait(&events, begin, progress)
-            .map_err(|stopped| match stopped {
-                Stopped::Silent => HubError::Stalled {
-                    repo: repo.into(),
-                    file: file.into(),
-                    seconds: PATIENCE.as_secs(),
-                },
-                Stopped::Failed(source) => transfer(repo, pinned.revision(), file, source),
-            })?;
+        let (path, size) = wait(&events, begin, progress).map_err(|stopped| match stopped {
+            Stopped::Silent => HubError::Stalled {
+                repo: repo.into(),
+                file: file.into(),
+                seconds: PATIENCE.as_secs(),
+            },
+            Stopped::Failed(source) => transfer(repo, pinned.revision(), file, source),
+        })?;
         let Err(reason) = verify(&path, size) else {
             return Ok(());
         };
@@ -337,19 +359,29 @@ fn wait(
 
 /// Size, and for large files SHA-256, which is then the file's name among the blobs.
 fn verify(path: &Path, size: u64) -> Result<(), String> {
-    let found = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let found = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
     if found != size {
         return Err(format!("{found} bytes of {size}"));
     }
     let blob = path.canonicalize().map_err(|error| error.to_string())?;
-    let name = blob.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = blob
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     if name.len() != 64 || !name.chars().all(|c| c.is_ascii_hexdigit()) {
         return Ok(());
     }
     let mut digest = Sha256::new();
     let mut file = std::fs::File::open(&blob).map_err(|error| error.to_string())?;
     std::io::copy(&mut file, &mut digest).map_err(|error| error.to_string())?;
-    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     match digest == name.to_lowercase() {
         true => Ok(()),
         false => Err(format!("SHA-256 {digest}, promised was {name}")),

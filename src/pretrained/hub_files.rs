@@ -145,12 +145,18 @@ fn is_shard(name: &str, stem: &str, middle: &str, ending: &str) -> bool {
     };
     let numbers = match middle {
         "" => rest,
-        _ => match rest.strip_prefix(middle).or_else(|| rest.strip_suffix(middle)) {
+        _ => match rest
+            .strip_prefix(middle)
+            .or_else(|| rest.strip_suffix(middle))
+        {
             Some(numbers) => numbers,
             None => return false,
         },
     };
-    let Some((first, last)) = numbers.strip_prefix('-').and_then(|rest| rest.split_once("-of-")) else {
+    let Some((first, last)) = numbers
+        .strip_prefix('-')
+        .and_then(|rest| rest.split_once("-of-"))
+    else {
         return false;
     };
     let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
@@ -270,11 +276,22 @@ mod tests {
             ["learned_embeds.bin"]
         );
         assert_eq!(
-            choose(&["adapter_config.json", "adapter_model.bin", "README.md"], None),
+            choose(
+                &["adapter_config.json", "adapter_model.bin", "README.md"],
+                None
+            ),
             ["adapter_config.json", "adapter_model.bin"]
         );
         assert_eq!(
-            choose(&["config.json", "flax_model.msgpack", "pytorch_model.bin", "tf_model.h5"], None),
+            choose(
+                &[
+                    "config.json",
+                    "flax_model.msgpack",
+                    "pytorch_model.bin",
+                    "tf_model.h5"
+                ],
+                None
+            ),
             ["config.json", "pytorch_model.bin"]
         );
         let names = ["config.json".to_string(), "tf_model.h5".to_string()];

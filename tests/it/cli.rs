@@ -4,7 +4,7 @@ use std::process::Output;
 
 use assert_cmd::Command;
 
-fn ragar(arguments: &[&str]) -> Output {
+pub fn ragar(arguments: &[&str]) -> Output {
     Command::cargo_bin("ragar")
         .expect("the program is built")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -14,17 +14,17 @@ fn ragar(arguments: &[&str]) -> Output {
         .expect("the program starts")
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The program ends with `code` and says each of `words` on standard error.
 #[track_caller]
-fn refuses(arguments: &[&str], code: i32, words: &[&str]) {
+pub fn refuses(arguments: &[&str], code: i32, words: &[&str]) {
     let output = ragar(arguments);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");

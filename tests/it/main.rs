@@ -2,6 +2,7 @@
 
 mod blip2;
 mod captioner;
+mod check;
 mod checkpoint;
 mod cli;
 mod clip;
@@ -12,6 +13,7 @@ mod diffusion;
 mod evaluation;
 mod features;
 mod generation;
+mod hub;
 mod layers;
 mod llama;
 mod mapper;

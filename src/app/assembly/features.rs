@@ -1,11 +1,11 @@
 //! Captions, embeddings and keywords of items, through the feature store.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use burn::tensor::Device;
 
+use super::networks::opening;
 use super::{DataSet, Eyes, Language};
 use crate::app::backend::Backend;
 use crate::app::config::RunConfig;
@@ -59,13 +59,8 @@ pub fn prepare(
         .embeddings(&pictures, batch_size, &store, progress)?;
 
     let places: Vec<usize> = words.iter().copied().collect();
-    let path = &config.models.captioner;
-    let captioner = blip2::open::<Backend>(path, device).with_context(|| {
-        format!(
-            "models.captioner = \"{}\" cannot be loaded; `ragar pretrain captioner` makes a small one",
-            path.display()
-        )
-    })?;
+    let open = |folder: &Path| blip2::open::<Backend>(folder, device);
+    let captioner = opening("captioner", &config.models.captioner, "captioner", open)?;
     let captioner = Captioner {
         network: &captioner.network,
         tokenizer: &captioner.tokenizer,

@@ -16,23 +16,29 @@ use crate::networks::llama::LlamaForCausalLm;
 use crate::pretrained::clip::PretrainedClip;
 use crate::pretrained::diffusion::{PretrainedDiffusion, PromptEncoder};
 use crate::pretrained::folder::HubFolder;
+use crate::pretrained::hub;
 use crate::pretrained::{clip, diffusion, llama};
 use crate::reflection::discriminator::ClipVisualEncoder;
 use crate::text::TextTokenizer;
 
-/// Opens what a key of `[models]` names; an error says which key, and what makes such a folder.
-fn opening<T, E: std::error::Error + Send + Sync + 'static>(
+/// Opens what a key of `[models]` names, a folder or a fetched repository of the hub; an error says which key, and what
+/// makes such a folder.
+pub(super) fn opening<T, E: std::error::Error + Send + Sync + 'static>(
     key: &str,
-    path: &Path,
+    named: &Path,
     made_by: &str,
-    opened: Result<T, E>,
+    open: impl FnOnce(&Path) -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    opened.with_context(|| {
-        let place = path.display();
-        if path.exists() {
-            format!("models.{key} = \"{place}\" cannot be loaded")
+    let folder = hub::located(named);
+    open(&folder).with_context(|| {
+        let place = named.display();
+        let made = format!("`ragar pretrain {made_by}` makes a small one");
+        if folder.exists() {
+            format!("models.{key} = \"{place}\" cannot be loaded; {made}")
+        } else if hub::is_repository_name(named) {
+            format!("models.{key} = \"{place}\" is not there: `ragar model fetch {place}` brings a repository of the hub; {made}")
         } else {
-            format!("models.{key} = \"{place}\" is not there: set it to a Hugging Face folder; `ragar pretrain {made_by}` makes a small one")
+            format!("models.{key} = \"{place}\" is not there: set it to a Hugging Face folder; {made}")
         }
     })
 }
@@ -51,9 +57,9 @@ impl Eyes {
     /// # Errors
     /// A missing or broken folder.
     pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
-        let opened = clip::open::<Backend>(&models.clip, device);
+        let open = |folder: &Path| clip::open::<Backend>(folder, device);
         Ok(Self {
-            clip: opening("clip", &models.clip, "clip", opened)?,
+            clip: opening("clip", &models.clip, "clip", open)?,
             device: device.clone(),
         })
     }
@@ -105,14 +111,13 @@ impl Language {
     /// # Errors
     /// A missing or broken folder.
     pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
-        let path = &models.language_model;
-        let key = "language_model";
-        let loaded = opening(key, path, "llm", llama::load::<Backend>(path, device))?;
-        let fingerprint = HubFolder::open(path).and_then(|folder| folder.fingerprint());
+        let (key, named) = ("language_model", &models.language_model);
+        let model = |folder: &Path| llama::load::<Backend>(folder, device);
+        let fingerprint = |folder: &Path| HubFolder::open(folder)?.fingerprint();
         Ok(Self {
-            model: loaded.model,
-            tokenizer: opening(key, path, "llm", TextTokenizer::open(path))?,
-            fingerprint: opening(key, path, "llm", fingerprint)?,
+            model: opening(key, named, "llm", model)?.model,
+            tokenizer: opening(key, named, "llm", TextTokenizer::open)?,
+            fingerprint: opening(key, named, "llm", fingerprint)?,
         })
     }
 }
@@ -137,8 +142,8 @@ impl Generation {
     /// # Errors
     /// A missing or broken folder.
     pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
-        let opened = diffusion::open::<Backend>(&models.generator, device);
-        let opened = opening("generator", &models.generator, "unet", opened)?;
+        let open = |folder: &Path| diffusion::open::<Backend>(folder, device);
+        let opened = opening("generator", &models.generator, "unet", open)?;
         let side = opened.latent_size();
         let latent_shape = [opened.vae_config.latent_channels, side, side];
         let PretrainedDiffusion {

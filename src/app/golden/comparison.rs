@@ -46,7 +46,12 @@ pub struct Comparison {
 
 impl Comparison {
     /// Compares numbers within `tolerance`, integers exactly.
-    pub fn new(name: &str, expected: &TensorData, found: &TensorData, tolerance: Tolerance) -> Self {
+    pub fn new(
+        name: &str,
+        expected: &TensorData,
+        found: &TensorData,
+        tolerance: Tolerance,
+    ) -> Self {
         if expected.shape != found.shape {
             let shapes = (expected.shape.to_vec(), found.shape.to_vec());
             let reason = format!("shape {:?}, recorded is {:?}", shapes.1, shapes.0);
@@ -84,7 +89,11 @@ impl Comparison {
         for (e, f) in expected.iter::<f64>().zip(found.iter::<f64>()) {
             // A comparison with none is false: what is no number counts as infinitely far.
             let difference = (e - f).abs();
-            error = if difference.is_nan() { f64::INFINITY } else { error.max(difference) };
+            error = if difference.is_nan() {
+                f64::INFINITY
+            } else {
+                error.max(difference)
+            };
             largest = largest.max(e.abs());
             product += e * f;
             norms[0] += e * e;
@@ -96,7 +105,11 @@ impl Comparison {
             name: name.into(),
             shape: expected.shape.to_vec(),
             error,
-            relative: if largest > 0.0 { error / largest } else { error },
+            relative: if largest > 0.0 {
+                error / largest
+            } else {
+                error
+            },
             cosine: (norm > 0.0).then(|| product / norm),
             bound,
             passed: error <= bound,

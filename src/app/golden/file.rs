@@ -142,9 +142,9 @@ impl GoldenFile {
     /// # Errors
     /// When it is not there or cannot be read as a `T`.
     pub fn required<T: FromStr>(&self, key: &str) -> anyhow::Result<T> {
-        let text = self.option(key).with_context(|| {
-            format!("{}: the metadata lack `{key}`", self.path.display())
-        })?;
+        let text = self
+            .option(key)
+            .with_context(|| format!("{}: the metadata lack `{key}`", self.path.display()))?;
         text.parse().ok().with_context(|| {
             format!(
                 "{}: metadata `{key}` is `{text}`, which is not understood",

@@ -8,6 +8,7 @@ use burn::tensor::FloatDType;
 use crate::app::cli::ComputeDtype;
 use crate::app::golden::{Comparison, Proof, Question, Tolerance, prove};
 use crate::app::session::Session;
+use crate::pretrained::hub;
 
 /// What was typed.
 #[derive(Debug)]
@@ -25,8 +26,9 @@ pub struct CheckOptions<'a> {
 /// # Errors
 /// When an output is off by more than its bound, so that the program exits with 1.
 pub fn check(session: &Session, options: &CheckOptions<'_>) -> anyhow::Result<()> {
+    let model = options.model.map(hub::located);
     let question = Question {
-        model: options.model,
+        model: model.as_deref(),
         adapter: options.adapter,
         dtype: match options.dtype {
             ComputeDtype::F32 => FloatDType::F32,

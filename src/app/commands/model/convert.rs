@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::app::cli::ComputeDtype;
 use crate::app::failure::Usage;
 use crate::app::session::Session;
+use crate::pretrained::hub;
 
 /// Files beside the weights that belong to the network.
 const COMPANIONS: [&str; 3] = ["json", "txt", "jinja"];
@@ -41,6 +42,8 @@ pub fn convert(
         ComputeDtype::F16 => SaveDtype::F16,
         ComputeDtype::Bf16 => SaveDtype::BF16,
     };
+    let located = hub::located(from);
+    let from = located.as_path();
     let mut files = Vec::new();
     if out.extension().is_some_and(|end| end == "safetensors") {
         files.push(weights(from, out, dtype)?);
@@ -107,7 +110,10 @@ fn folder(
         Err(error) => return Err(error.into()),
     }
     for path in entries {
-        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+        let Some(name) = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+        else {
             continue;
         };
         if name.starts_with('.') {
@@ -120,8 +126,9 @@ fn folder(
         let ending = path.extension().unwrap_or_default().to_string_lossy();
         if COMPANIONS.contains(&ending.as_ref()) && !name.ends_with(".index.json") {
             let to = out.join(&name);
-            std::fs::copy(&path, &to)
-                .with_context(|| format!("{}: cannot be copied to {}", path.display(), to.display()))?;
+            std::fs::copy(&path, &to).with_context(|| {
+                format!("{}: cannot be copied to {}", path.display(), to.display())
+            })?;
         }
     }
     Ok(())

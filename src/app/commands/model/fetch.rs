@@ -60,7 +60,9 @@ struct Bars {
 
 impl FetchProgress for Bars {
     fn begin(&self, name: &str, index: usize, count: usize, size: u64) {
-        let bar = self.output.byte_bar(size, &format!("{}/{count}", index + 1));
+        let bar = self
+            .output
+            .byte_bar(size, &format!("{}/{count}", index + 1));
         bar.set_message(name.to_string());
         if let Some(old) = self.bar.replace(Some(bar)) {
             old.finish_and_clear();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::app::session::Session;
+use crate::pretrained::hub;
 
 /// One checkpoint: a network, or a component of a pipeline.
 #[derive(Debug, Serialize)]
@@ -54,6 +55,8 @@ struct Report {
 
 /// Prints what `path` holds.
 pub fn inspect(session: &Session, path: &Path, tensors: bool) -> anyhow::Result<()> {
+    let located = hub::located(path);
+    let path = located.as_path();
     let pipeline = path.join("model_index.json");
     let (architecture, components) = if pipeline.is_file() {
         let index = read_json(&pipeline)?;
@@ -104,6 +107,10 @@ fn pipeline_components(
                 "{}: named in model_index.json but not there",
                 folder.display()
             );
+            continue;
+        }
+        // Not read, and left out by `ragar model fetch`.
+        if name == "safety_checker" && !folder.exists() {
             continue;
         }
         components.push(component(&folder, name, tensors)?);

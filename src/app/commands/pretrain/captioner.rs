@@ -5,7 +5,7 @@ use model_import::SaveDtype;
 
 use super::{Ground, Trained};
 use crate::app::backend::Backend;
-use crate::pretrained;
+use crate::pretrained::{self, hub};
 use crate::pretraining::captioner::{self, CaptionerData, CaptionerReport};
 
 /// Trains the captioner, its vision tower starting from CLIP's.
@@ -13,7 +13,7 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<CaptionerReport>> {
     let config = &ground.config.pretrain.captioner;
     let clip = &ground.config.models.clip;
     let (tower_config, tower) =
-        pretrained::clip::open_vision_model::<Backend>(clip, &ground.devices.frozen).with_context(
+        pretrained::clip::open_vision_model::<Backend>(&hub::located(clip), &ground.devices.frozen).with_context(
             || {
                 format!(
                     "the captioner starts from the vision tower in models.clip ({}); `ragar pretrain clip` makes one",

@@ -9,8 +9,8 @@ use super::card::Card;
 use super::{Ground, Trained, image_set};
 use crate::app::backend::Backend;
 use crate::data::stickers::{Sticker, caption, caption_variant};
-use crate::pretrained;
 use crate::pretrained::diffusion::PromptEncoder;
+use crate::pretrained::{self, hub};
 use crate::pretraining::diffusion::{self, DiffusionReport, PromptedImages};
 
 /// Other descriptions under which a picture is shown, beside its caption.
@@ -24,16 +24,19 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
     let models = &ground.config.models;
     let frozen = &ground.devices.frozen;
     let made_by = |what: &str| format!("`ragar pretrain {what}` makes one");
-    let (vae_config, vae) = pretrained::diffusion::open_vae::<Backend>(&models.vae, frozen)
-        .with_context(|| format!("models.vae ({}): {}", models.vae.display(), made_by("vae")))?;
-    let text =
-        PromptEncoder::<Backend>::open(&models.clip, &models.clip, frozen).with_context(|| {
-            format!(
-                "models.clip ({}): {}",
-                models.clip.display(),
-                made_by("clip")
-            )
-        })?;
+    let (vae_config, vae) =
+        pretrained::diffusion::open_vae::<Backend>(&hub::located(&models.vae), frozen)
+            .with_context(|| {
+                format!("models.vae ({}): {}", models.vae.display(), made_by("vae"))
+            })?;
+    let clip = hub::located(&models.clip);
+    let text = PromptEncoder::<Backend>::open(&clip, &clip, frozen).with_context(|| {
+        format!(
+            "models.clip ({}): {}",
+            models.clip.display(),
+            made_by("clip")
+        )
+    })?;
     let initial = match &ground.initial {
         Some(folder) => {
             let (network, unet) = pretrained::diffusion::open_unet::<Backend>(folder, frozen)

@@ -51,7 +51,10 @@ pub fn vision(case: &Case<'_>) -> anyhow::Result<Outputs> {
     let mut outputs = Outputs::default();
     if case.golden.asks_for("image_embeds") {
         let pooled = output.pooler_output.clone();
-        outputs.put("image_embeds", projected(case, pooled, "visual_projection")?);
+        outputs.put(
+            "image_embeds",
+            projected(case, pooled, "visual_projection")?,
+        );
     }
     outputs.put("last_hidden_state", output.last_hidden_state);
     outputs.put("pooler_output", output.pooler_output);

@@ -50,20 +50,31 @@ pub fn pipeline(case: &Case<'_>) -> anyhow::Result<Outputs> {
     let pipeline = diffusion::open::<Backend>(case.folder()?, &case.device)?;
     let mut outputs = Outputs::default();
     if let Some(texts) = golden.option("tokenizer_texts") {
-        let texts: Vec<String> = serde_json::from_str(texts)
-            .map_err(|error| anyhow::anyhow!("{}: metadata `tokenizer_texts`: {error}", golden.path().display()))?;
+        let texts: Vec<String> = serde_json::from_str(texts).map_err(|error| {
+            anyhow::anyhow!(
+                "{}: metadata `tokenizer_texts`: {error}",
+                golden.path().display()
+            )
+        })?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let encoder = &pipeline.text_encoder;
-        let (rows, _) = encoder.tokenizer.encode_padded(&texts, encoder.context_length());
+        let (rows, _) = encoder
+            .tokenizer
+            .encode_padded(&texts, encoder.context_length());
         outputs.put_rows("tokenizer_ids", &rows);
     }
     if let Some(eta) = golden.option("eta").filter(|eta| eta.parse() != Ok(0.0)) {
-        anyhow::bail!("{}: eta is {eta}; only 0 can be repeated", golden.path().display());
+        anyhow::bail!(
+            "{}: eta is {eta}; only 0 can be repeated",
+            golden.path().display()
+        );
     }
     let vocabulary = pipeline.text_encoder.config.vocab_size;
     let encoder = case.ready(pipeline.text_encoder.network);
     let states = |name: &str| -> anyhow::Result<Tensor<Backend, 3>> {
-        Ok(encoder.forward(case.tokens(name, vocabulary)?).last_hidden_state)
+        Ok(encoder
+            .forward(case.tokens(name, vocabulary)?)
+            .last_hidden_state)
     };
     let (negative, positive) = (states("negative_ids")?, states("prompt_ids")?);
     outputs.put(
@@ -92,21 +103,32 @@ pub fn pipeline(case: &Case<'_>) -> anyhow::Result<Outputs> {
     };
     let mut calls: Vec<Tensor<Backend, 4>> = Vec::new();
     let observe = |_: usize, latents: &Tensor<Backend, 4>| calls.push(latents.clone());
-    let latents = generator.denoise(positive, negative, start.clone(), &noise, &options, observe)?;
-    let steps: Vec<Tensor<Backend, 5>> = calls.into_iter().map(|call| call.unsqueeze_dim(0)).collect();
+    let latents =
+        generator.denoise(positive, negative, start.clone(), &noise, &options, observe)?;
+    let steps: Vec<Tensor<Backend, 5>> = calls
+        .into_iter()
+        .map(|call| call.unsqueeze_dim(0))
+        .collect();
     let steps = Tensor::cat(steps, 0);
     // A batch of one is recorded without its own dimension.
     match recorded_rank(case, "latents_steps") {
-        Some(4) if latents.dims()[0] == 1 => outputs.put("latents_steps", steps.squeeze_dim::<4>(1)),
+        Some(4) if latents.dims()[0] == 1 => {
+            outputs.put("latents_steps", steps.squeeze_dim::<4>(1))
+        }
         _ => outputs.put("latents_steps", steps),
     }
     outputs.put("latents", latents.clone());
-    outputs.put("image", generator.decode(latents).add_scalar(1.0).div_scalar(2.0));
+    outputs.put(
+        "image",
+        generator.decode(latents).add_scalar(1.0).div_scalar(2.0),
+    );
     Ok(outputs)
 }
 
 fn recorded_rank(case: &Case<'_>, name: &str) -> Option<usize> {
     let mut outputs = case.golden.outputs();
     let rank = |data: &TensorData| data.shape.len();
-    outputs.find(|(other, _)| *other == name).map(|(_, data)| rank(data))
+    outputs
+        .find(|(other, _)| *other == name)
+        .map(|(_, data)| rank(data))
 }

@@ -52,10 +52,7 @@ fn read(
 
 /// The prompts with their greedy continuations, as the reference's `generate` returns them: a text ends with its end
 /// token, and shorter ones are filled with padding.
-fn continued(
-    case: &Case<'_>,
-    model: &LlamaForCausalLm<Backend>,
-) -> anyhow::Result<Vec<Vec<u32>>> {
+fn continued(case: &Case<'_>, model: &LlamaForCausalLm<Backend>) -> anyhow::Result<Vec<Vec<u32>>> {
     let rows = case.golden.rows("input_ids")?;
     let prompts: Vec<Vec<u32>> = match case.golden.gives("attention_mask") {
         false => rows.clone(),

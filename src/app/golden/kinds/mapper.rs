@@ -27,11 +27,18 @@ pub fn compute(case: &Case<'_>) -> anyhow::Result<Outputs> {
     };
     let ends: MapperEnds = folder.parse()?;
     let mut network: ModalMapper<Backend> = config.init(ends, 0, &case.device)?;
-    load_into(&mut network, &Checkpoint::open(folder.path())?, &KeyMap::identity())?;
+    load_into(
+        &mut network,
+        &Checkpoint::open(folder.path())?,
+        &KeyMap::identity(),
+    )?;
     let network = case.ready(network);
     let states = case.floats::<3>("x")?;
     let mut outputs = Outputs::default();
-    outputs.put("mapped", network.forward(states.clone(), states.zeros_like()));
+    outputs.put(
+        "mapped",
+        network.forward(states.clone(), states.zeros_like()),
+    );
     if case.golden.gives("input_embs") {
         let mapped = network.forward(states, case.floats("input_embs")?);
         outputs.put("mapped_with_input_embs", mapped);
