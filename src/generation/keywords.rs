@@ -7,9 +7,9 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::networks::llama::LlamaForCausalLm;
-use crate::text::TextTokenizer;
 use crate::text::keyword::{PoolConfig, parse, pool};
 use crate::text::prompt::PromptConfig;
+use crate::text::{ChatTemplate, ChatTemplateError, Message, TextTokenizer};
 
 /// What stands for a user in the preference prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -22,6 +22,17 @@ pub enum Summary {
     Llm,
 }
 
+/// How prompts reach the language model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatPrompts {
+    /// As a user's message where the tokeniser has a chat template, plain where it has none.
+    #[default]
+    Auto,
+    /// Plain.
+    Never,
+}
+
 /// How keywords are asked for and kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +41,9 @@ pub struct KeywordConfig {
     pub pool: PoolConfig,
     /// Keywords or a written line.
     pub summary: Summary,
+    /// Does an instruction-tuned model get its prompts as messages? The preference prompt never is one: its continuation
+    /// is no answer.
+    pub chat: ChatPrompts,
     /// Longest answer, in tokens.
     pub max_new_tokens: usize,
     /// Prompts answered at once.
@@ -41,6 +55,7 @@ impl Default for KeywordConfig {
         Self {
             pool: PoolConfig::default(),
             summary: Summary::default(),
+            chat: ChatPrompts::default(),
             max_new_tokens: 48,
             batch_size: 32,
         }
@@ -67,6 +82,7 @@ pub trait Writer {
 pub struct LlamaWriter<'a, B: Backend> {
     model: &'a LlamaForCausalLm<B>,
     tokenizer: &'a TextTokenizer,
+    chat: Option<ChatTemplate>,
     end_tokens: Vec<u32>,
     max_new_tokens: usize,
     batch_size: usize,
@@ -74,17 +90,41 @@ pub struct LlamaWriter<'a, B: Backend> {
 
 impl<'a, B: Backend> LlamaWriter<'a, B> {
     /// A writer whose answers end at the tokeniser's end token.
+    ///
+    /// # Errors
+    /// When the tokeniser's chat template is to be used and cannot be rendered.
     pub fn new(
         model: &'a LlamaForCausalLm<B>,
         tokenizer: &'a TextTokenizer,
         config: &KeywordConfig,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, ChatTemplateError> {
+        let chat = match config.chat {
+            ChatPrompts::Auto => tokenizer.chat_template(),
+            ChatPrompts::Never => None,
+        };
+        if let Some(chat) = &chat {
+            chat.render(&[Message::user("Hello")], true)?;
+        }
+        Ok(Self {
             model,
             tokenizer,
+            chat,
             end_tokens: tokenizer.eos_id().into_iter().collect(),
             max_new_tokens: config.max_new_tokens,
             batch_size: config.batch_size.max(1),
+        })
+    }
+
+    /// The tokens of a prompt; a rendered template brings its own special tokens.
+    fn tokens(&self, prompt: &str) -> Vec<u32> {
+        let chat = self.chat.as_ref();
+        match chat.map(|chat| chat.render(&[Message::user(prompt)], true)) {
+            Some(Ok(text)) => self.tokenizer.encode_plain(&text),
+            Some(Err(error)) => {
+                tracing::warn!("asked plainly: {error}");
+                self.tokenizer.encode(prompt)
+            }
+            None => self.tokenizer.encode(prompt),
         }
     }
 }
@@ -93,7 +133,7 @@ impl<B: Backend> Writer for LlamaWriter<'_, B> {
     fn write(&self, prompts: &[String]) -> Vec<String> {
         let mut ids: Vec<(usize, Vec<u32>)> = prompts
             .iter()
-            .map(|prompt| self.tokenizer.encode(prompt))
+            .map(|prompt| self.tokens(prompt))
             .enumerate()
             .collect();
         // Prompts of like length share a batch, so that little is padded.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 
 use super::byte_pair::{self, BytePairKind, CLIP_WORD_END, SpecialTokens};
+use super::chat::ChatTemplate;
 
 /// A tokeniser that cannot be read, made or written.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,9 @@ impl TextTokenizer {
         let config_path = dir.join("tokenizer_config.json");
         let mut config = read_object(&dir.join("special_tokens_map.json"))?.unwrap_or_default();
         config.extend(read_object(&config_path)?.unwrap_or_default());
+        if let Some(template) = read_chat_template(dir)? {
+            config.insert("chat_template".into(), template.into());
+        }
         let path = dir.join("tokenizer.json");
         if path.is_file() {
             let bytes = read(&path)?;
@@ -338,6 +342,23 @@ impl TextTokenizer {
         self.max_length
     }
 
+    /// How an instruction-tuned model wants to be spoken to; none where the folder does not say.
+    pub fn chat_template(&self) -> Option<ChatTemplate> {
+        let source = match self.config.get("chat_template")? {
+            Value::String(source) => source,
+            // Several templates, each with its purpose.
+            Value::Array(named) => {
+                named.iter().find(|entry| entry["name"] == "default")?["template"].as_str()?
+            }
+            _ => return None,
+        };
+        let roles = ["bos_token", "eos_token", "pad_token", "unk_token"];
+        let tokens = roles.into_iter();
+        let tokens = tokens.filter_map(|role| Some((role, token_of(&self.config, role)?)));
+        let path = Path::new("tokenizer_config.json");
+        Some(ChatTemplate::new(path, source, tokens.collect()))
+    }
+
     /// Names the context length, for saving.
     pub fn with_max_length(mut self, length: usize) -> Self {
         self.max_length = Some(length);
@@ -468,6 +489,20 @@ fn token_of(config: &Map<String, Value>, role: &str) -> Option<String> {
     let value = config.get(role)?;
     let token = value.as_str().or_else(|| value.get("content")?.as_str());
     token.map(String::from)
+}
+
+/// The template in a file of its own, which newer folders have.
+fn read_chat_template(dir: &Path) -> Result<Option<String>, TokenizerError> {
+    let path = dir.join("chat_template.jinja");
+    if path.is_file() {
+        let content = |_| TokenizerError::Content {
+            path: path.clone(),
+            detail: "not UTF-8 text".into(),
+        };
+        return String::from_utf8(read(&path)?).map(Some).map_err(content);
+    }
+    let named = read_object(&dir.join("chat_template.json"))?;
+    Ok(named.and_then(|named| Some(named.get("chat_template")?.as_str()?.to_string())))
 }
 
 fn missing(dir: &Path) -> TokenizerError {

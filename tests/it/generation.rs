@@ -114,7 +114,9 @@ mod keywords {
                 batch_size,
                 ..KeywordConfig::default()
             };
-            LlamaWriter::new(&model, &tokenizer, &keywords).write(&prompts)
+            LlamaWriter::new(&model, &tokenizer, &keywords)
+                .unwrap()
+                .write(&prompts)
         };
         let alone = write(1);
         assert_eq!(write(2), alone);

@@ -1,6 +1,10 @@
 //! Tokenisers: the reference's ids, files of several layouts, training, errors.
 
-use ragar::text::{BytePairKind, PaddingSide, TextTokenizer, TokenizerError};
+use std::path::Path;
+
+use ragar::text::{
+    BytePairKind, ChatTemplate, Message, PaddingSide, TextTokenizer, TokenizerError,
+};
 
 use crate::support::{Golden, golden_dir};
 
@@ -119,4 +123,62 @@ fn errors_name_the_file() {
         TextTokenizer::train_byte_pair(CORPUS, 100, &BytePairKind::Clip),
         Err(TokenizerError::VocabularySize { smallest: 514, .. })
     ));
+}
+
+/// Templates of the styles that published models have, rendered by transformers.
+#[test]
+fn chat_templates_equal_the_reference() {
+    let text = std::fs::read_to_string(golden_dir("chat").join("golden.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cases = golden["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 18);
+    for case in cases {
+        let name = case["template"].as_str().unwrap();
+        let tokens = vec![("bos_token", "<s>".into()), ("eos_token", "</s>".into())];
+        let source = golden["templates"][name].as_str().unwrap();
+        let template = ChatTemplate::new(Path::new("x.jinja"), source, tokens);
+        let messages: Vec<Message> = case["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| Message {
+                role: message["role"].as_str().unwrap().into(),
+                content: message["content"].as_str().unwrap().into(),
+            })
+            .collect();
+        let found = template.render(&messages, case["add_generation_prompt"] == true);
+        match case["text"].as_str() {
+            Some(expected) => assert_eq!(found.unwrap(), expected, "{name} {messages:?}"),
+            None => assert!(found.is_err(), "{name} {messages:?}: must be refused"),
+        }
+    }
+}
+
+#[test]
+fn a_chat_template_may_stand_in_three_places() {
+    let source = golden_dir("pipeline").join("model/tokenizer");
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["vocab.json", "merges.txt", "special_tokens_map.json"] {
+        std::fs::copy(source.join(name), dir.path().join(name)).unwrap();
+    }
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let rendered = || {
+        let template = TextTokenizer::open(dir.path()).unwrap().chat_template()?;
+        Some(template.render(&[Message::user("cat")], true).unwrap())
+    };
+    assert_eq!(rendered(), None);
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": "1 {{ messages[0].content }}"}"#,
+    );
+    assert_eq!(rendered().unwrap(), "1 cat");
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "tool", "template": "x"}, {"name": "default", "template": "2 {{ bos_token }}"}]}"#,
+    );
+    assert_eq!(rendered().unwrap(), "2 <|startoftext|>");
+    write("chat_template.json", r#"{"chat_template": "3"}"#);
+    assert_eq!(rendered().unwrap(), "3");
+    write("chat_template.jinja", "4{# remark #}");
+    assert_eq!(rendered().unwrap(), "4");
 }

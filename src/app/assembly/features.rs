@@ -11,7 +11,7 @@ use crate::app::backend::Backend;
 use crate::app::config::RunConfig;
 use crate::features::caption::Captioner;
 use crate::features::{FeatureStore, Key, Picture};
-use crate::generation::keywords::{LlamaWriter, item_answers};
+use crate::generation::keywords::{ChatPrompts, LlamaWriter, item_answers};
 use crate::optimisation::Progress;
 use crate::preparation::ItemFeatures;
 use crate::pretrained::blip2;
@@ -112,7 +112,11 @@ fn keywords(
         .zip(captions)
         .map(|(place, caption)| (caption.as_str(), catalogue[*place].text.as_str()))
         .collect();
-    let settings = config.keywords.max_new_tokens.to_string();
+    // Both change the answers; plain prompts keep the name that older stores know.
+    let mut settings = config.keywords.max_new_tokens.to_string();
+    if config.keywords.chat == ChatPrompts::Auto && language.tokenizer.chat_template().is_some() {
+        settings += " chat";
+    }
     let keys: Vec<Key> = asked
         .iter()
         .map(|(caption, text)| {
@@ -125,7 +129,7 @@ fn keywords(
             Key::new("keywords", &parts)
         })
         .collect();
-    let writer = LlamaWriter::new(&language.model, &language.tokenizer, &config.keywords);
+    let writer = LlamaWriter::new(&language.model, &language.tokenizer, &config.keywords)?;
     let batch_size = config.keywords.batch_size;
     store.complete("keywords", &keys, batch_size, progress, |batch| {
         let items: Vec<(&str, &str)> = batch.iter().map(|place| asked[*place]).collect();

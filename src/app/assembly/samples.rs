@@ -49,7 +49,7 @@ pub fn samples<'h>(
             kept.map(|item| items.keywords[*item].as_str()).collect()
         })
         .collect();
-    let writer = LlamaWriter::new(&language.model, &language.tokenizer, &config.keywords);
+    let writer = LlamaWriter::new(&language.model, &language.tokenizer, &config.keywords)?;
     let words = user_keywords(&writer, &config.prompts, &config.keywords, &answers);
     let mut samples = Vec::with_capacity(histories.len());
     for (history, words) in histories.iter().zip(&words) {

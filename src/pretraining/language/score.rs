@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::corpus::{Corpus, Exercise};
 use crate::data::stickers::{Sticker, caption};
-use crate::generation::keywords::{KeywordConfig, LlamaWriter, Writer};
+use crate::generation::keywords::{ChatPrompts, KeywordConfig, LlamaWriter, Writer};
 use crate::networks::llama::LlamaForCausalLm;
 use crate::text::TextTokenizer;
 
@@ -68,7 +68,12 @@ fn score<B: Backend>(
     pairs: &[&Sticker],
     most: usize,
 ) -> LanguageScore {
-    let writer = LlamaWriter::new(network, tokenizer, &KeywordConfig::default());
+    let plain = KeywordConfig {
+        chat: ChatPrompts::Never,
+        ..KeywordConfig::default()
+    };
+    let writer = LlamaWriter::new(network, tokenizer, &plain)
+        .expect("without a chat template there is nothing to refuse");
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     // Spread over the whole set, whose rows are sorted by glyph.
     let stride = pairs.len().div_ceil(most).max(1);
