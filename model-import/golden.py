@@ -98,7 +98,7 @@ def clip_pictures(recorder, config):
 def clip(source, options):
     from transformers import CLIPModel
 
-    model = CLIPModel.from_pretrained(source, torch_dtype=torch.float32).eval()
+    model = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
     recorder = Recorder("clip", options.seed)
     ids, mask = clip_texts(recorder, source, model.config.text_config)
     pixels = clip_pictures(recorder, model.config.vision_config)
@@ -126,10 +126,10 @@ def clip_text(source, options):
     config = CLIPTextConfig.from_pretrained(source)
     projected = "CLIPTextModelWithProjection" in (config.architectures or [])
     model = (CLIPTextModelWithProjection if projected else CLIPTextModel).from_pretrained(
-        source, torch_dtype=torch.float32).eval()
+        source, dtype=torch.float32).eval()
     recorder = Recorder("clip-text", options.seed)
     ids, mask = clip_texts(recorder, source, config)
-    tower = CLIPTextModel.from_pretrained(source, torch_dtype=torch.float32).eval() if projected else model
+    tower = CLIPTextModel.from_pretrained(source, dtype=torch.float32).eval() if projected else model
     output = tower(input_ids=ids, attention_mask=mask)
     recorder.inputs(input_ids=ids, attention_mask=mask)
     recorder.outputs(last_hidden_state=output.last_hidden_state, pooler_output=output.pooler_output)
@@ -142,14 +142,14 @@ def clip_vision(source, options):
     from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig.from_pretrained(source)
-    model = CLIPVisionModel.from_pretrained(source, torch_dtype=torch.float32).eval()
+    model = CLIPVisionModel.from_pretrained(source, dtype=torch.float32).eval()
     recorder = Recorder("clip-vision", options.seed)
     pixels = clip_pictures(recorder, config)
     output = model(pixel_values=pixels)
     recorder.inputs(pixel_values=pixels)
     recorder.outputs(last_hidden_state=output.last_hidden_state, pooler_output=output.pooler_output)
     if "CLIPVisionModelWithProjection" in (config.architectures or []):
-        model = CLIPVisionModelWithProjection.from_pretrained(source, torch_dtype=torch.float32).eval()
+        model = CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32).eval()
         recorder.outputs(image_embeds=model(pixel_values=pixels).image_embeds)
     return recorder
 
@@ -160,7 +160,7 @@ def clip_vision(source, options):
 def blip2(source, options):
     from transformers import Blip2ForConditionalGeneration
 
-    model = Blip2ForConditionalGeneration.from_pretrained(source, torch_dtype=torch.float32).eval()
+    model = Blip2ForConditionalGeneration.from_pretrained(source, dtype=torch.float32).eval()
     config, text = model.config, model.config.text_config
     recorder = Recorder("blip2", options.seed)
     side = config.vision_config.image_size
@@ -214,7 +214,7 @@ def blip2(source, options):
 def llama(source, options):
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(source, torch_dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     recorder = Recorder("llama", options.seed)
     tokenizer = tokenizer_of(source)
     if tokenizer is not None:
@@ -250,7 +250,7 @@ def llama(source, options):
 def unet(source, options):
     from diffusers import UNet2DConditionModel
 
-    model = UNet2DConditionModel.from_pretrained(source, torch_dtype=torch.float32).eval()
+    model = UNet2DConditionModel.from_pretrained(source, dtype=torch.float32).eval()
     recorder = Recorder("unet", options.seed)
     side = min(model.config.sample_size or 16, options.latent_side)
     sample = recorder.normal(2, model.config.in_channels, side, side)
@@ -264,7 +264,7 @@ def unet(source, options):
 def vae(source, options):
     from diffusers import AutoencoderKL
 
-    model = AutoencoderKL.from_pretrained(source, torch_dtype=torch.float32).eval()
+    model = AutoencoderKL.from_pretrained(source, dtype=torch.float32).eval()
     recorder = Recorder("vae", options.seed)
     side = options.latent_side
     factor = 2 ** (len(model.config.block_out_channels) - 1)
@@ -317,7 +317,7 @@ def scheduler(source, options):
 def pipeline(source, options):
     from diffusers import StableDiffusionPipeline
 
-    drawer = StableDiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, safety_checker=None)
+    drawer = StableDiffusionPipeline.from_pretrained(source, dtype=torch.float32, safety_checker=None)
     drawer.set_progress_bar_config(disable=True)
     recorder = Recorder("pipeline", options.seed)
     prompt, negative = (options.prompt or ["a painting of the red cat on the beach"])[0], ""

@@ -27,3 +27,4 @@ mod stickers;
 mod support;
 mod text;
 mod training;
+mod weights;
