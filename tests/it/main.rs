@@ -14,6 +14,7 @@ mod features;
 mod generation;
 mod layers;
 mod llama;
+mod lpips;
 mod mapper;
 mod micro;
 mod pretraining;
