@@ -4,4 +4,5 @@ pub mod blip2;
 pub mod clip;
 pub mod diffusion;
 pub mod llama;
+pub mod lpips;
 pub mod scheduler;

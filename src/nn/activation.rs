@@ -5,6 +5,7 @@ use burn::tensor::{
     activation::{gelu, gelu_approximate, relu, sigmoid, silu, tanh},
     backend::Backend,
 };
+use serde::de::{IntoDeserializer, value::StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 /// An element-wise activation, as a hub `config.json` names it.
@@ -30,6 +31,12 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// The activation of this name, if it is known.
+    pub fn named(name: &str) -> Option<Self> {
+        let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
+        Self::deserialize(name).ok()
+    }
+
     /// Applies the activation, whatever the shape.
     pub fn forward<B: Backend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self {

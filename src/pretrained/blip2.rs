@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use super::folder::{FolderError, HubFolder, write_json};
 use crate::networks::blip2::{
-    Blip2Config, Blip2ConfigError, Blip2ForConditionalGeneration, TokenIds,
+    Blip2Config, Blip2ConfigError, Blip2ForConditionalGeneration, TextConfig, TokenIds,
 };
 use crate::networks::clip::ClipPreprocessing;
 use crate::networks::clip::preprocessing::Resize;
 use crate::text::TextTokenizer;
 
 const HEAD: &str = "language_model.lm_head.weight";
-const WORDS: &str = "language_model.model.decoder.embed_tokens.weight";
+const OPT_WORDS: &str = "language_model.model.decoder.embed_tokens.weight";
 
 /// A BLIP-2 folder, loaded.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct PretrainedBlip2<B: Backend> {
     pub fingerprint: String,
 }
 
-/// Opens a BLIP-2 with an OPT decoder, its tokeniser and its preprocessing.
+/// Opens a BLIP-2 with OPT or Flan-T5, its tokeniser and its preprocessing.
 ///
 /// # Errors
 /// Another architecture, a missing file, weights that do not fit.
@@ -77,7 +77,7 @@ fn network<B: Backend>(
     folder.expect(&["blip-2"])?;
     let mut config: Blip2Config = folder.parse()?;
     if let Some(end) = end_token(folder)? {
-        config.text_config.eos_token_id = Some(end);
+        config.text_config.set_end_tokens(end);
     }
     let checkpoint = folder.weights()?;
     let key_map = settle_head(&mut config, &checkpoint)?;
@@ -103,15 +103,22 @@ fn end_token(folder: &HubFolder) -> Result<Option<TokenIds>, FolderError> {
 
 /// Whether the head is its own matrix: the file decides, whatever the configuration says.
 fn settle_head(config: &mut Blip2Config, checkpoint: &Checkpoint) -> Result<KeyMap, FolderError> {
-    let key_map = maps::blip2::blip2();
-    let tied = match checkpoint.contains(HEAD) && checkpoint.contains(WORDS) {
-        true if config.text_config.tie_word_embeddings => {
-            checkpoint.tensor(HEAD)? == checkpoint.tensor(WORDS)?
+    let key_map = match config.text_config {
+        TextConfig::Opt(_) => maps::blip2::blip2(),
+        TextConfig::T5(_) => maps::blip2::blip2_t5(checkpoint),
+    };
+    let words = match config.text_config {
+        TextConfig::Opt(_) => OPT_WORDS,
+        TextConfig::T5(_) => maps::blip2::t5_words(checkpoint),
+    };
+    let tied = match checkpoint.contains(HEAD) && checkpoint.contains(words) {
+        true if config.text_config.ties_head() => {
+            checkpoint.tensor(HEAD)? == checkpoint.tensor(words)?
         }
         true => false,
         false => !checkpoint.contains(HEAD),
     };
-    config.text_config.tie_word_embeddings = tied;
+    config.text_config.set_tied_head(tied);
     Ok(if tied { key_map.ignore(HEAD) } else { key_map })
 }
 
@@ -137,11 +144,15 @@ pub fn save<B: Backend>(
 ) -> Result<(), FolderError> {
     write_json(&path.join("config.json"), &config_json(config))?;
     let text = &config.text_config;
-    let generation = json!({
-        "bos_token_id": text.bos_token_id,
-        "eos_token_id": text.eos_token_id,
-        "pad_token_id": text.pad_token_id,
+    let mut generation = json!({
+        "bos_token_id": text.start_token(),
+        "eos_token_id": json!(text)["eos_token_id"],
+        "pad_token_id": text.pad_token(),
     });
+    if let TextConfig::T5(_) = text {
+        let start = json!(text.decoder_start());
+        put(&mut generation, "decoder_start_token_id", start);
+    }
     write_json(&path.join("generation_config.json"), &generation)?;
     let mut pictures = preprocessing.to_json();
     put(
@@ -172,7 +183,12 @@ fn config_json(config: &Blip2Config) -> Value {
         "architectures",
         json!(["Blip2ForConditionalGeneration"]),
     );
-    put(&mut value, "use_decoder_only_language_model", json!(true));
+    let decoder_only = matches!(config.text_config, TextConfig::Opt(_));
+    put(
+        &mut value,
+        "use_decoder_only_language_model",
+        json!(decoder_only),
+    );
     put(
         &mut value["vision_config"],
         "model_type",
@@ -185,16 +201,14 @@ fn config_json(config: &Blip2Config) -> Value {
         json!(width),
     );
     let text = &config.text_config;
-    put(
-        &mut value["text_config"],
-        "word_embed_proj_dim",
-        json!(text.word_width()),
-    );
-    put(
-        &mut value,
-        "tie_word_embeddings",
-        json!(text.tie_word_embeddings),
-    );
+    if let TextConfig::Opt(text) = text {
+        put(
+            &mut value["text_config"],
+            "word_embed_proj_dim",
+            json!(text.word_width()),
+        );
+    }
+    put(&mut value, "tie_word_embeddings", json!(text.ties_head()));
     value
 }
 

@@ -73,6 +73,15 @@ pub enum FolderError {
 }
 
 impl FolderError {
+    /// A file that is not in the folder, with what is.
+    pub fn missing(folder: &Path, file: &'static str) -> Self {
+        Self::MissingFile {
+            folder: folder.to_path_buf(),
+            file,
+            found: listing(folder),
+        }
+    }
+
     /// A CLIP configuration whose sizes make no network.
     pub fn clip(path: &Path, error: ClipConfigError) -> Self {
         Self::Configuration {
@@ -117,11 +126,8 @@ impl HubFolder {
         if !path.is_dir() {
             return Err(FolderError::NotAFolder(path.to_path_buf()));
         }
-        let config = read_json(&path.join(file))?.ok_or_else(|| FolderError::MissingFile {
-            folder: path.to_path_buf(),
-            file,
-            found: listing(path),
-        })?;
+        let config =
+            read_json(&path.join(file))?.ok_or_else(|| FolderError::missing(path, file))?;
         Ok(Self {
             path: path.to_path_buf(),
             config,

@@ -7,3 +7,4 @@ pub mod folder;
 pub mod hub;
 mod hub_files;
 pub mod llama;
+pub mod lpips;

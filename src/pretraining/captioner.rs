@@ -25,7 +25,7 @@ use super::vae::draw;
 use crate::data::stickers::{Sticker, caption};
 use crate::networks::blip2::{
     Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig,
-    CaptionOptions, OptConfig, TokenBatch, TokenIds,
+    CaptionOptions, OptConfig, TextConfig, TokenBatch, TokenIds,
 };
 use crate::networks::clip::{ClipPreprocessing, ClipVisionConfig, ClipVisionModel};
 use crate::nn::activation::Activation;
@@ -441,7 +441,7 @@ fn network_config(
             cross_attention_frequency: 1,
             ..Blip2QFormerConfig::default()
         },
-        text_config: OptConfig {
+        text_config: TextConfig::Opt(OptConfig {
             vocab_size: tokenizer.vocab_size(),
             hidden_size: config.width,
             num_hidden_layers: config.num_text_layers,
@@ -456,7 +456,7 @@ fn network_config(
             bos_token_id: tokenizer.bos_id(),
             eos_token_id: tokenizer.eos_id().map(TokenIds::One),
             ..OptConfig::default()
-        },
+        }),
         num_query_tokens: config.num_queries,
         image_token_index: id(IMAGE_TOKEN),
         initializer_range: 0.02,
@@ -473,7 +473,7 @@ fn loss<B: AutodiffBackend>(
 ) -> Result<Tensor<B, 1>, PretrainingError> {
     let device = pixels.device();
     let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-    let padding = network.text_config().pad_token_id.unwrap_or(0);
+    let padding = network.text_config().pad_token().unwrap_or(0);
     let queries = network.num_query_tokens();
     let mut tokens = TokenBatch {
         ids: Vec::new(),

@@ -681,21 +681,23 @@ def silence_libraries():
     diffusers.utils.logging.set_verbosity_error()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(case.name for case in CASES)}")
+def main(cases, description):
+    """Writes or verifies; whether anything was written."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(case.name for case in cases)}")
     parser.add_argument("--verify", action="store_true", help="recompute recorded outputs, write nothing")
     arguments = parser.parse_args()
-    unknown = set(arguments.cases) - {case.name for case in CASES}
+    unknown = set(arguments.cases) - {case.name for case in cases}
     if unknown:
         sys.exit(f"unknown cases: {', '.join(sorted(unknown))}")
     silence_libraries()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    for case in CASES:
+    for case in cases:
         if not arguments.cases or case.name in arguments.cases:
             (verify if arguments.verify else generate)(case)
+    return not arguments.verify
 
 
 if __name__ == "__main__":
-    main()
+    main(CASES, __doc__)

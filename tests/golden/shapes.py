@@ -56,6 +56,17 @@ BLIP2_OPT = dict(
         activation_function="relu", do_layer_norm_before=True, pad_token_id=1, bos_token_id=2, eos_token_id=50118,
     ),
 )
+BLIP2_T5 = dict(
+    num_query_tokens=32,
+    vision_config=BLIP2_OPT["vision_config"],
+    qformer_config=BLIP2_OPT["qformer_config"],
+    text_config=dict(
+        model_type="t5", vocab_size=32128, d_model=2048, d_kv=64, d_ff=5120, num_layers=24, num_decoder_layers=24,
+        num_heads=32, relative_attention_num_buckets=32, relative_attention_max_distance=128, layer_norm_epsilon=1e-6,
+        feed_forward_proj="gated-gelu", dense_act_fn="gelu", tie_word_embeddings=False, decoder_start_token_id=0,
+        pad_token_id=0, bos_token_id=1, eos_token_id=1,
+    ),
+)
 LLAMA_2 = dict(
     vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
     num_key_value_heads=32, hidden_act="silu", max_position_embeddings=4096, rms_norm_eps=1e-5, rope_theta=10000.0,
@@ -84,11 +95,20 @@ def transformers_model(config, model):
     return lambda values: model(config(**values))
 
 
+def untied_t5(values):
+    """The published files hold a head of its own; transformers 5 ties every T5 until it has read one."""
+    model = Blip2ForConditionalGeneration(Blip2Config(**values))
+    head = model.language_model.lm_head
+    head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
+    return model
+
+
 # Folder, the configuration's file, the model.
 CASES = [
     ("clip-vit-large-patch14", "CLIPModel", CLIP_L, transformers_model(CLIPConfig, CLIPModel)),
     ("blip2-opt-2.7b", "Blip2ForConditionalGeneration", BLIP2_OPT,
      transformers_model(Blip2Config, Blip2ForConditionalGeneration)),
+    ("blip2-flan-t5-xl", "Blip2ForConditionalGeneration", BLIP2_T5, untied_t5),
     ("llama-2-7b", "LlamaForCausalLM", LLAMA_2, transformers_model(LlamaConfig, LlamaForCausalLM)),
     ("smollm2-135m", "LlamaForCausalLM", SMOLLM2, transformers_model(LlamaConfig, LlamaForCausalLM)),
     ("stable-diffusion-v1-5/text_encoder", "CLIPTextModel", CLIP_TEXT_L,

@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use model_import::{Checkpoint, load_into, maps};
+use model_import::{Checkpoint, hub_shapes, load_into, maps};
 use ragar::networks::blip2::{
     Blip2Config, Blip2Error, Blip2ForConditionalGeneration, CaptionOptions, EarlyStopping,
     TokenBatch,
@@ -14,6 +14,7 @@ use ragar::pretrained::blip2;
 use crate::support::{Golden, TestBackend, compare, device, golden_dir};
 
 const CASES: [&str; 2] = ["blip2-opt", "blip2-post-norm"];
+const T5_CASES: [&str; 3] = ["blip2-t5", "blip2-t5-tied", "blip2-t5-relu"];
 
 fn network(case: &str) -> Blip2ForConditionalGeneration<TestBackend> {
     let folder = golden_dir(case).join("model");
@@ -61,16 +62,173 @@ fn logits(
 fn every_stage_matches_the_reference() {
     for case in CASES {
         let (network, golden) = (network(case), Golden::open(case));
-        let image = network
-            .image_features(golden.float("input.pixel_values"))
-            .expect("image features");
-        golden.check(
-            "output.vision_last_hidden_state",
-            image.vision_last_hidden_state,
-        );
-        golden.check("output.qformer_output", image.qformer_output);
-        golden.check("output.language_projection", image.language_projection);
+        check_image_stages(&network, &golden);
         golden.check("output.logits", logits(&network, &golden));
+    }
+}
+
+fn check_image_stages(network: &Blip2ForConditionalGeneration<TestBackend>, golden: &Golden) {
+    let image = network
+        .image_features(golden.float("input.pixel_values"))
+        .expect("image features");
+    golden.check(
+        "output.vision_last_hidden_state",
+        image.vision_last_hidden_state,
+    );
+    golden.check("output.qformer_output", image.qformer_output);
+    golden.check("output.language_projection", image.language_projection);
+}
+
+/// A golden folder with T5, opened as a user would.
+fn t5_network(case: &str) -> Blip2ForConditionalGeneration<TestBackend> {
+    let folder = golden_dir(case).join("model");
+    blip2::open_network(&folder, &device())
+        .expect("a network")
+        .1
+}
+
+/// The encoder's states with the padded places set to zero, as recorded, and the logits.
+fn answer(
+    network: &Blip2ForConditionalGeneration<TestBackend>,
+    golden: &Golden,
+) -> (Tensor<TestBackend, 3>, Tensor<TestBackend, 3>) {
+    let answers = ids(golden, "input.decoder_input_ids");
+    let answer = network
+        .answer(
+            golden.float("input.pixel_values"),
+            &prompts(golden),
+            &answers,
+        )
+        .expect("an answer");
+    let mask = golden.int::<2>("input.attention_mask").float();
+    let encoded = answer.encoder_last_hidden_state * mask.unsqueeze_dim(2);
+    (encoded, answer.logits)
+}
+
+#[test]
+fn every_stage_with_t5_matches_the_reference() {
+    for case in T5_CASES {
+        let (network, golden) = (t5_network(case), Golden::open(case));
+        check_image_stages(&network, &golden);
+        let (encoded, logits) = answer(&network, &golden);
+        golden.check("output.encoder_last_hidden_state", encoded);
+        golden.check("output.logits", logits);
+    }
+}
+
+#[test]
+fn answers_of_t5_match_the_reference() {
+    for case in T5_CASES {
+        let (network, golden) = (t5_network(case), Golden::open(case));
+        let recorded = golden.metadata("max_new_tokens").expect("a budget");
+        let max_new_tokens = recorded.parse().expect("a number");
+        for use_cache in [true, false] {
+            let options = CaptionOptions {
+                max_new_tokens,
+                use_cache,
+                ..Default::default()
+            };
+            let pixels = golden.float("input.pixel_values");
+            let prompted = network
+                .generate(pixels.clone(), &prompts(&golden), &options)
+                .expect("texts");
+            let expected = ids(&golden, "output.generated_ids");
+            assert_eq!(prompted, expected, "{case}, cache {use_cache}");
+            let captions = network.caption(pixels, None, &options).expect("captions");
+            for (row, text) in ids(&golden, "output.caption_ids").into_iter().enumerate() {
+                let words = text[1..].iter().copied().take_while(|id| *id != 1);
+                let words: Vec<u32> = words.collect();
+                assert_eq!(captions[row], words, "{case}, cache {use_cache}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_matrix_of_t5_is_noticed() {
+    let golden = Golden::open("blip2-t5");
+    let network = t5_network("blip2-t5");
+    let names = hub_shapes(&network, &maps::blip2::blip2());
+    let language = |name: &&String| name.starts_with("language_model.");
+    let expected = golden.data("output.logits");
+    for name in names.keys().filter(language) {
+        let nudged = network.clone().map(&mut ScaleNamed {
+            name: name.split('.').map(String::from).collect(),
+            path: Vec::new(),
+        });
+        let actual = answer(&nudged, &golden).1.into_data();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            compare("logits", &expected, &actual, 1e-5, 1e-4);
+        }));
+        assert!(
+            caught.is_err(),
+            "{name} is 2 % off, and the comparison did not see it"
+        );
+    }
+}
+
+/// Scales the parameter of this name, `weight` also where the module calls it `gamma`, by 1.02.
+struct ScaleNamed {
+    name: Vec<String>,
+    path: Vec<String>,
+}
+
+impl<B: Backend> ModuleMapper<B> for ScaleNamed {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        // As in hub names, a variant is no part of the path; it is kept as nothing.
+        let variant = container.starts_with("Enum:");
+        self.path
+            .push(if variant { String::new() } else { name.into() });
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let path = self.path.iter().filter(|part| !part.is_empty());
+        let path: Vec<&str> = path
+            .map(|part| if part == "gamma" { "weight" } else { part })
+            .collect();
+        if path != self.name {
+            return param;
+        }
+        param.map(|tensor| tensor.mul_scalar(1.02))
+    }
+}
+
+#[test]
+fn each_language_model_refuses_the_others_calls() {
+    let (opt, golden) = (network("blip2-opt"), Golden::open("blip2-opt"));
+    let pixels = golden.float("input.pixel_values");
+    let error = opt
+        .answer(pixels, &prompts(&golden), &[vec![0], vec![0]])
+        .expect_err("OPT has no decoder of its own");
+    assert!(matches!(
+        error,
+        Blip2Error::LanguageModel { found: "opt", .. }
+    ));
+    let (t5, golden) = (t5_network("blip2-t5"), Golden::open("blip2-t5"));
+    let pixels: Tensor<TestBackend, 4> = golden.float("input.pixel_values");
+    let error = t5.forward(pixels.clone(), &prompts(&golden));
+    assert!(matches!(
+        error,
+        Err(Blip2Error::LanguageModel { found: "t5", .. })
+    ));
+    let bare = TokenBatch::unpadded(vec![vec![17, 1]; 2]);
+    let error = t5.generate(pixels.clone(), &bare, &CaptionOptions::default());
+    assert!(matches!(
+        error,
+        Err(Blip2Error::Placeholders { found: 0, .. })
+    ));
+    for (answers, expected) in [
+        (vec![vec![0]], "1 prompts for 2 images"),
+        (vec![vec![0, 4], vec![0]], "1 tokens, expected 2"),
+        (vec![vec![0], vec![96]], "token 96"),
+    ] {
+        let error = t5.answer(pixels.clone(), &prompts(&golden), &answers);
+        let error = error.expect_err("must be refused").to_string();
+        assert!(error.contains(expected), "{error}");
     }
 }
 
@@ -110,53 +268,70 @@ fn greedy_texts_match_the_reference() {
 #[test]
 fn beams_match_the_reference() {
     let beams = Golden::open("blip2-beam");
-    let mut checked = 0;
-    for case in CASES {
-        let (network, golden) = (network(case), Golden::open(case));
-        let pixels: Tensor<TestBackend, 4> = golden.float("input.pixel_values");
-        let start = [
-            vec![network.image_placeholder(); network.num_query_tokens()],
-            vec![2],
-        ]
-        .concat();
-        let bare = TokenBatch::unpadded(vec![start; 2]);
-        for number in 0..64 {
-            let key = format!("{case}.{number}");
-            let Some(recorded) = beams.metadata(&key) else {
-                continue;
-            };
-            let recorded: serde_json::Value = serde_json::from_str(&recorded).expect("options");
-            let number = |name: &str| recorded[name].as_u64().expect("a number") as usize;
-            let early_stopping = match &recorded["early_stopping"] {
-                serde_json::Value::Bool(true) => EarlyStopping::Full,
-                serde_json::Value::String(_) => EarlyStopping::Never,
-                _ => EarlyStopping::Heuristic,
-            };
-            for use_cache in [true, false] {
-                let options = CaptionOptions {
-                    max_new_tokens: number("max_new_tokens"),
-                    num_beams: number("num_beams"),
-                    length_penalty: recorded["length_penalty"].as_f64().unwrap_or(1.0),
-                    early_stopping,
-                    end_tokens: Some(vec![number("eos_token_id") as u32]),
-                    use_cache,
-                };
-                for (name, tokens) in [("generated_ids", &prompts(&golden)), ("caption_ids", &bare)]
-                {
-                    let texts = network
-                        .generate(pixels.clone(), tokens, &options)
-                        .expect("texts");
-                    assert_eq!(
-                        texts,
-                        ids(&beams, &format!("output.{key}.{name}")),
-                        "{key} {name} {options:?}"
-                    );
-                }
-            }
-            checked += 1;
-        }
-    }
+    let checked: usize = CASES
+        .iter()
+        .map(|case| check_beams(&beams, case, &network(case), 2))
+        .sum();
     assert_eq!(checked, 25, "every recorded search was compared");
+    let beams = Golden::open("blip2-t5-beam");
+    let checked: usize = T5_CASES
+        .iter()
+        .map(|case| check_beams(&beams, case, &t5_network(case), 1))
+        .sum();
+    assert_eq!(checked, 20, "every recorded search was compared");
+}
+
+/// Every recorded search of a case, with and without a cache; how many there were.
+fn check_beams(
+    beams: &Golden,
+    case: &str,
+    network: &Blip2ForConditionalGeneration<TestBackend>,
+    start_token: u32,
+) -> usize {
+    let golden = Golden::open(case);
+    let pixels: Tensor<TestBackend, 4> = golden.float("input.pixel_values");
+    let start = [
+        vec![network.image_placeholder(); network.num_query_tokens()],
+        vec![start_token],
+    ]
+    .concat();
+    let bare = TokenBatch::unpadded(vec![start; 2]);
+    let mut checked = 0;
+    for number in 0..64 {
+        let key = format!("{case}.{number}");
+        let Some(recorded) = beams.metadata(&key) else {
+            continue;
+        };
+        let recorded: serde_json::Value = serde_json::from_str(&recorded).expect("options");
+        let number = |name: &str| recorded[name].as_u64().expect("a number") as usize;
+        let early_stopping = match &recorded["early_stopping"] {
+            serde_json::Value::Bool(true) => EarlyStopping::Full,
+            serde_json::Value::String(_) => EarlyStopping::Never,
+            _ => EarlyStopping::Heuristic,
+        };
+        for use_cache in [true, false] {
+            let options = CaptionOptions {
+                max_new_tokens: number("max_new_tokens"),
+                num_beams: number("num_beams"),
+                length_penalty: recorded["length_penalty"].as_f64().unwrap_or(1.0),
+                early_stopping,
+                end_tokens: Some(vec![number("eos_token_id") as u32]),
+                use_cache,
+            };
+            for (name, tokens) in [("generated_ids", &prompts(&golden)), ("caption_ids", &bare)] {
+                let texts = network
+                    .generate(pixels.clone(), tokens, &options)
+                    .expect("texts");
+                assert_eq!(
+                    texts,
+                    ids(beams, &format!("output.{key}.{name}")),
+                    "{key} {name} {options:?}"
+                );
+            }
+        }
+        checked += 1;
+    }
+    checked
 }
 
 /// Scales the first matrix by 1.01.
@@ -292,6 +467,9 @@ fn edited(case: &str, edit: impl Fn(&mut serde_json::Value)) -> tempfile::TempDi
     let folder = tempfile::tempdir().expect("a folder");
     let model = golden_dir(case).join("model");
     for file in ["model.safetensors", "generation_config.json"] {
+        if !model.join(file).exists() {
+            continue;
+        }
         std::fs::copy(model.join(file), folder.path().join(file)).expect("a copy");
     }
     let text = std::fs::read_to_string(model.join("config.json")).expect("a configuration");
@@ -309,9 +487,59 @@ fn the_file_decides_whether_the_head_is_tied() {
         });
         let (config, network) =
             blip2::open_network::<TestBackend>(folder.path(), &device()).expect("a network");
-        assert_eq!(config.text_config.tie_word_embeddings, !tied, "{case}");
+        assert_eq!(config.text_config.ties_head(), !tied, "{case}");
         let golden = Golden::open(case);
         golden.check("output.logits", logits(&network, &golden));
+    }
+}
+
+#[test]
+fn t5_without_a_start_token_or_with_an_unknown_activation_is_refused() {
+    let folder = edited("blip2-t5", |config| {
+        let text = config["text_config"].as_object_mut().expect("a section");
+        text.remove("decoder_start_token_id");
+        text.remove("bos_token_id");
+    });
+    let (_, network) =
+        blip2::open_network::<TestBackend>(folder.path(), &device()).expect("a network");
+    let golden = Golden::open("blip2-t5");
+    let pixels = golden.float("input.pixel_values");
+    let error = network.generate(pixels, &prompts(&golden), &CaptionOptions::default());
+    assert_eq!(error.expect_err("no start"), Blip2Error::NoDecoderStart);
+
+    let folder = edited("blip2-t5-relu", |config| {
+        config["text_config"]["feed_forward_proj"] = "gated-step".into()
+    });
+    let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a step");
+    let error = error.to_string();
+    assert!(
+        error.contains("feed_forward_proj") && error.contains("gated-step"),
+        "{error}"
+    );
+    let folder = edited("blip2-t5", |config| {
+        config["text_config"]["d_kv"] = "wide".into()
+    });
+    let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a word");
+    assert!(error.to_string().contains("text_config.d_kv"), "{error}");
+}
+
+#[test]
+fn word_embeddings_under_one_of_the_three_names_are_found() {
+    let (case, golden) = ("blip2-t5-tied", Golden::open("blip2-t5-tied"));
+    for name in ["encoder", "decoder"] {
+        let folder = edited(case, |_| {});
+        let path = folder.path().join("model.safetensors");
+        let bytes = std::fs::read(&path).expect("weights");
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
+        let renamed = tensors.tensors().into_iter().map(|(key, tensor)| {
+            let to = format!("language_model.{name}.embed_tokens.weight");
+            (key.replace("language_model.shared.weight", &to), tensor)
+        });
+        let written = safetensors::serialize(renamed.collect::<Vec<_>>(), None).expect("a file");
+        std::fs::write(&path, written).expect("a file");
+        let (_, network) =
+            blip2::open_network::<TestBackend>(folder.path(), &device()).expect("a network");
+        golden.check("output.logits", answer(&network, &golden).1);
     }
 }
 
@@ -321,9 +549,9 @@ fn a_folder_that_is_no_blip2_says_so() {
     let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a CLIP");
     assert!(error.to_string().contains("blip-2"), "{error}");
     let folder = edited("blip2-opt", |config| {
-        config["text_config"]["model_type"] = "t5".into()
+        config["text_config"]["model_type"] = "gpt2".into()
     });
-    let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a T5");
+    let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a GPT-2");
     let error = error.to_string();
     assert!(
         error.contains("text_config.model_type") && error.contains("config.json"),

@@ -16,6 +16,7 @@ mod generation;
 mod hub;
 mod layers;
 mod llama;
+mod lpips;
 mod mapper;
 mod micro;
 mod pretraining;

@@ -68,6 +68,14 @@ fn blip2_opt() {
 }
 
 #[test]
+fn blip2_flan_t5() {
+    let folder = "blip2-flan-t5-xl";
+    let network = config::<Blip2Config>(folder).init::<TestBackend>(&device());
+    let network = network.expect("a network");
+    check(folder, &network, &maps::blip2::blip2(), 3_942_446_592);
+}
+
+#[test]
 fn llama_2_and_smollm2() {
     for (folder, tied, num_values) in [
         ("llama-2-7b", false, 6_738_415_616),

@@ -5,3 +5,4 @@ pub mod clip;
 pub mod diffusion;
 pub mod gguf;
 pub mod llama;
+pub mod lpips;

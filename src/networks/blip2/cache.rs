@@ -34,13 +34,20 @@ impl<B: Backend> KeyValueCache<B> {
         (key, value)
     }
 
+    /// What layer `layer` kept, or else what `compute` gives, kept from now on.
+    pub(super) fn once(
+        &mut self,
+        layer: usize,
+        compute: impl FnOnce() -> (Tensor<B, 4>, Tensor<B, 4>),
+    ) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        self.layers[layer].get_or_insert_with(compute).clone()
+    }
+
     /// Row `i` becomes what row `sources[i]` was: beams change places, die and multiply.
-    pub(super) fn reorder(&mut self, sources: &[usize], device: &B::Device) {
-        let indices: Vec<i64> = sources.iter().map(|&row| row as i64).collect();
-        let indices = Tensor::<B, 1, Int>::from_data(indices.as_slice(), device);
+    pub(super) fn reorder(&mut self, sources: Tensor<B, 1, Int>) {
         for (key, value) in self.layers.iter_mut().flatten() {
-            *key = key.clone().select(0, indices.clone());
-            *value = value.clone().select(0, indices.clone());
+            *key = key.clone().select(0, sources.clone());
+            *value = value.clone().select(0, sources.clone());
         }
     }
 }

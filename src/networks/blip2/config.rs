@@ -1,9 +1,11 @@
 //! Configuration of BLIP-2, read from the hub's `config.json`. Unknown keys are allowed; a key that transformers gives a
 //! default may be absent and then means that default (Blip2Config, Blip2VisionConfig, Blip2QFormerConfig, OPTConfig).
+//! T5's part is in [`super::t5`].
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::language::TextConfig;
 use crate::nn::activation::Activation;
 
 /// A configuration no network can be built from.
@@ -19,7 +21,7 @@ pub struct Blip2ConfigError {
 }
 
 impl Blip2ConfigError {
-    fn new(key: &str, expected: impl Into<String>, found: impl ToString) -> Self {
+    pub(super) fn new(key: &str, expected: impl Into<String>, found: impl ToString) -> Self {
         Self {
             key: key.into(),
             expected: expected.into(),
@@ -33,7 +35,7 @@ impl Blip2ConfigError {
 pub struct Blip2Config {
     pub vision_config: Blip2VisionConfig,
     pub qformer_config: Blip2QFormerConfig,
-    pub text_config: OptConfig,
+    pub text_config: TextConfig,
     /// Learned queries per image, and so the image positions the language model sees.
     #[serde(default = "default_num_query_tokens")]
     pub num_query_tokens: usize,
@@ -173,10 +175,28 @@ impl OptConfig {
         self.word_embed_proj_dim.unwrap_or(self.hidden_size)
     }
 
-    /// The tokens that end a text; empty when the configuration names none.
-    pub fn end_tokens(&self) -> Vec<u32> {
-        self.eos_token_id.clone().map(Vec::from).unwrap_or_default()
+    fn validate(&self) -> Result<(), Blip2ConfigError> {
+        divides("text_config", self.hidden_size, self.num_attention_heads)?;
+        for (key, value) in [
+            ("text_config.vocab_size", self.vocab_size),
+            ("text_config.ffn_dim", self.ffn_dim),
+            ("text_config.word_embed_proj_dim", self.word_width()),
+        ] {
+            if value == 0 {
+                return Err(Blip2ConfigError::new(key, "at least 1", value));
+            }
+        }
+        Ok(())
     }
+}
+
+fn divides(section: &str, width: usize, heads: usize) -> Result<(), Blip2ConfigError> {
+    if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
+        let key = format!("{section}.num_attention_heads");
+        let expected = format!("a divisor of the width {width}");
+        return Err(Blip2ConfigError::new(&key, expected, heads));
+    }
+    Ok(())
 }
 
 /// One token id or several, as the hub writes `eos_token_id`.
@@ -204,34 +224,19 @@ impl Blip2Config {
     pub fn validate(&self) -> Result<(), Blip2ConfigError> {
         let (vision, qformer, text) =
             (&self.vision_config, &self.qformer_config, &self.text_config);
-        if text.model_type != "opt" {
-            return Err(Blip2ConfigError::new(
-                "text_config.model_type",
-                "opt",
-                &text.model_type,
-            ));
-        }
-        for (section, width, heads) in [
-            (
-                "vision_config",
-                vision.hidden_size,
-                vision.num_attention_heads,
-            ),
-            (
-                "qformer_config",
-                qformer.hidden_size,
-                qformer.num_attention_heads,
-            ),
-            ("text_config", text.hidden_size, text.num_attention_heads),
-        ] {
-            if heads == 0 || width == 0 || width % heads != 0 {
-                let key = format!("{section}.num_attention_heads");
-                return Err(Blip2ConfigError::new(
-                    &key,
-                    format!("a divisor of the width {width}"),
-                    heads,
-                ));
-            }
+        divides(
+            "vision_config",
+            vision.hidden_size,
+            vision.num_attention_heads,
+        )?;
+        divides(
+            "qformer_config",
+            qformer.hidden_size,
+            qformer.num_attention_heads,
+        )?;
+        match text {
+            TextConfig::Opt(config) => config.validate()?,
+            TextConfig::T5(config) => config.validate()?,
         }
         let positive = [
             ("vision_config.patch_size", vision.patch_size),
@@ -244,9 +249,6 @@ impl Blip2Config {
                 "qformer_config.cross_attention_frequency",
                 qformer.cross_attention_frequency,
             ),
-            ("text_config.vocab_size", text.vocab_size),
-            ("text_config.ffn_dim", text.ffn_dim),
-            ("text_config.word_embed_proj_dim", text.word_width()),
             ("num_query_tokens", self.num_query_tokens),
         ];
         for (key, value) in positive {
@@ -262,11 +264,9 @@ impl Blip2Config {
                 vision.image_size,
             ));
         }
-        if self.num_query_tokens >= text.max_position_embeddings {
-            let expected = format!(
-                "less than the text positions, {}",
-                text.max_position_embeddings
-            );
+        let limit = text.max_positions();
+        if let Some(limit) = limit.filter(|limit| self.num_query_tokens >= *limit) {
+            let expected = format!("less than the text positions, {limit}");
             return Err(Blip2ConfigError::new(
                 "num_query_tokens",
                 expected,
@@ -275,16 +275,23 @@ impl Blip2Config {
         }
         let mut tokens: Vec<(&str, u32)> = Vec::new();
         tokens.extend(self.image_token_index.map(|id| ("image_token_index", id)));
-        tokens.extend(text.pad_token_id.map(|id| ("text_config.pad_token_id", id)));
-        tokens.extend(text.bos_token_id.map(|id| ("text_config.bos_token_id", id)));
+        tokens.extend(text.pad_token().map(|id| ("text_config.pad_token_id", id)));
+        tokens.extend(
+            text.start_token()
+                .map(|id| ("text_config.bos_token_id", id)),
+        );
+        if let TextConfig::T5(config) = text {
+            let start = config.decoder_start_token_id;
+            tokens.extend(start.map(|id| ("text_config.decoder_start_token_id", id)));
+        }
         tokens.extend(
             text.end_tokens()
                 .into_iter()
                 .map(|id| ("text_config.eos_token_id", id)),
         );
         for (key, id) in tokens {
-            if id as usize >= text.vocab_size {
-                let expected = format!("an id below the vocabulary's size {}", text.vocab_size);
+            if id as usize >= text.vocab_size() {
+                let expected = format!("an id below the vocabulary's size {}", text.vocab_size());
                 return Err(Blip2ConfigError::new(key, expected, id));
             }
         }

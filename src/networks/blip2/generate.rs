@@ -1,12 +1,11 @@
-//! Greedy and beam decoding, with a key/value cache or without; the reference is transformers' `generate`.
+//! Captions and answers; the reference is transformers' `generate`.
 
-use burn::tensor::{Tensor, TensorData, activation::log_softmax, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use super::beam::BeamSearch;
-use super::cache::KeyValueCache;
+use super::decoding::{Continuation, Translation, decode};
+use super::language::LanguageModel;
 use super::model::{Blip2Error, Blip2ForConditionalGeneration, TokenBatch};
-use super::opt::Places;
 
 /// How captions are decoded. The defaults are the reference's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,11 +69,15 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
             Some(ids) => prompt.extend(ids),
             None => prompt.push(
                 self.text_config()
-                    .bos_token_id
+                    .start_token()
                     .ok_or(Blip2Error::NoStartToken)?,
             ),
         }
-        let start = prompt.len();
+        // OPT's texts begin with the prompt, T5's with its start token.
+        let start = match &self.language_model {
+            LanguageModel::Opt(_) => prompt.len(),
+            LanguageModel::T5(_) => 1,
+        };
         let tokens = TokenBatch::unpadded(vec![prompt; rows]);
         let ends = self.end_tokens(options);
         let texts = self.generate(pixel_values, &tokens, options)?;
@@ -88,7 +91,8 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
         Ok(texts.into_iter().map(caption).collect())
     }
 
-    /// Continues `tokens`; each row holds the prompt, the new tokens, and padding up to the longest row.
+    /// Continues or answers `tokens`. Each row holds what the text begins with — OPT's the prompt, T5's the start token
+    /// of answers — the new tokens, and padding up to the longest row.
     ///
     /// # Errors
     /// When a prompt has no room for the image, unknown tokens, or too many; when the images have another size; when
@@ -120,33 +124,29 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
             });
         }
         self.check(pixel_values.dims()[0], tokens, options.max_new_tokens)?;
-        let device = pixel_values.device();
-        let image = self.image_features(pixel_values)?.language_projection;
-        let decoding = Decoding {
-            network: self,
-            prompt: self.place_image(&tokens.ids, image),
-            mask: tokens.mask.clone(),
-            cache: options
-                .use_cache
-                .then(|| KeyValueCache::new(self.language_model.model.decoder.layers.len())),
-            device,
-        };
+        let text = self.text_config();
         let ends = self.end_tokens(options);
-        let padding = self
-            .text_config()
-            .pad_token_id
-            .or(ends.first().copied())
-            .unwrap_or(0);
-        Ok(match options.num_beams {
-            1 => greedy(
-                decoding,
-                &tokens.ids,
-                &ends,
-                padding,
-                options.max_new_tokens,
-            ),
-            _ => beams(decoding, &tokens.ids, &ends, padding, options),
-        })
+        let padding = text.pad_token().or(ends.first().copied()).unwrap_or(0);
+        let image = self.image_features(pixel_values)?.language_projection;
+        let prompt = self.place_image(&tokens.ids, image);
+        let (begun, new) = match &self.language_model {
+            LanguageModel::Opt(model) => {
+                let texts = Continuation::new(self, model, prompt, tokens.mask.clone(), options);
+                (tokens.ids.clone(), decode(texts, &ends, padding, options))
+            }
+            LanguageModel::T5(model) => {
+                let start = text.decoder_start().ok_or(Blip2Error::NoDecoderStart)?;
+                let encoded = model.encode(prompt, &tokens.mask);
+                let texts = Translation::new(model, encoded, start, options);
+                let begun = vec![vec![start]; tokens.ids.len()];
+                (begun, decode(texts, &ends, padding, options))
+            }
+        };
+        Ok(begun
+            .into_iter()
+            .zip(new)
+            .map(|(begun, new)| [begun, new].concat())
+            .collect())
     }
 
     fn end_tokens(&self, options: &CaptionOptions) -> Vec<u32> {
@@ -155,126 +155,4 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
             .clone()
             .unwrap_or_else(|| self.text_config().end_tokens())
     }
-}
-
-/// Texts under way.
-struct Decoding<'a, B: Backend> {
-    network: &'a Blip2ForConditionalGeneration<B>,
-    /// The prompts' embeddings, image included, one row per text under way.
-    prompt: Tensor<B, 3>,
-    mask: Vec<Vec<bool>>,
-    cache: Option<KeyValueCache<B>>,
-    device: B::Device,
-}
-
-impl<B: Backend> Decoding<'_, B> {
-    /// Scores of the token after each row, `[rows, vocabulary]`; `written` holds the new tokens of each row so far.
-    fn next(&mut self, written: &[Vec<u32>]) -> Tensor<B, 2> {
-        let started = written.first().is_some_and(|row| !row.is_empty());
-        let embeds = match (&self.cache, started) {
-            (_, false) => self.prompt.clone(),
-            (Some(_), true) => {
-                let last: Vec<Vec<u32>> = written
-                    .iter()
-                    .map(|row| row[row.len() - 1..].to_vec())
-                    .collect();
-                self.network.embed(&last, &self.device)
-            }
-            (None, true) => Tensor::cat(
-                vec![
-                    self.prompt.clone(),
-                    self.network.embed(written, &self.device),
-                ],
-                1,
-            ),
-        };
-        let [rows, tokens, _] = embeds.dims();
-        let places = Places::of(&self.mask, tokens, &self.device);
-        for row in &mut self.mask {
-            row.push(true);
-        }
-        let model = &self.network.language_model;
-        let states = model.states(embeds, places, self.cache.as_mut());
-        let width = states.dims()[2];
-        let last = states.slice([0..rows, tokens - 1..tokens, 0..width]);
-        model.logits(last).squeeze_dim(1)
-    }
-
-    /// Row `i` goes on from what row `sources[i]` was.
-    fn reorder(&mut self, sources: &[usize]) {
-        self.mask = sources.iter().map(|&row| self.mask[row].clone()).collect();
-        match &mut self.cache {
-            Some(cache) => cache.reorder(sources, &self.device),
-            None => {
-                let indices: Vec<i64> = sources.iter().map(|&row| row as i64).collect();
-                let indices = Tensor::from_data(indices.as_slice(), &self.device);
-                self.prompt = self.prompt.clone().select(0, indices);
-            }
-        }
-    }
-}
-
-fn greedy<B: Backend>(
-    mut decoding: Decoding<'_, B>,
-    prompts: &[Vec<u32>],
-    ends: &[u32],
-    padding: u32,
-    max_new_tokens: usize,
-) -> Vec<Vec<u32>> {
-    let mut written = vec![Vec::new(); prompts.len()];
-    let mut finished = vec![false; prompts.len()];
-    for _ in 0..max_new_tokens {
-        let best = host_ids(decoding.next(&written).argmax(1).into_data());
-        for ((row, done), id) in written.iter_mut().zip(&mut finished).zip(best) {
-            row.push(if *done { padding } else { id });
-            *done |= ends.contains(&id);
-        }
-        if finished.iter().all(|done| *done) {
-            break;
-        }
-    }
-    prompts
-        .iter()
-        .zip(written)
-        .map(|(prompt, new)| [prompt.clone(), new].concat())
-        .collect()
-}
-
-fn beams<B: Backend>(
-    mut decoding: Decoding<'_, B>,
-    prompts: &[Vec<u32>],
-    ends: &[u32],
-    padding: u32,
-    options: &CaptionOptions,
-) -> Vec<Vec<u32>> {
-    let mut search = BeamSearch::new(prompts.len(), ends, options);
-    // The prompt is read once per image; its beams part afterwards.
-    let spread: Vec<usize> = (0..prompts.len())
-        .flat_map(|row| vec![row; options.num_beams])
-        .collect();
-    let mut scores = log_softmax(decoding.next(&vec![Vec::new(); prompts.len()]), 1);
-    decoding.reorder(&spread);
-    scores = scores.select(0, {
-        let rows: Vec<i64> = spread.iter().map(|&row| row as i64).collect();
-        Tensor::from_data(rows.as_slice(), &decoding.device)
-    });
-    loop {
-        let sources = search.advance(&scores.into_data().iter::<f32>().collect::<Vec<f32>>());
-        if search.is_done() {
-            break;
-        }
-        decoding.reorder(&sources);
-        scores = log_softmax(decoding.next(&search.running()), 1);
-    }
-    let new = search.best();
-    let longest = new.iter().map(Vec::len).max().unwrap_or(0);
-    let row = |(prompt, mut new): (&Vec<u32>, Vec<u32>)| {
-        new.resize(longest, padding);
-        [prompt.clone(), new].concat()
-    };
-    prompts.iter().zip(new).map(row).collect()
-}
-
-fn host_ids(data: TensorData) -> Vec<u32> {
-    data.iter::<i64>().map(|id| id as u32).collect()
 }

@@ -5,8 +5,9 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use thiserror::Error;
 
-use super::config::{Blip2Config, Blip2ConfigError, OptConfig};
-use super::opt::{OptForCausalLm, Places};
+use super::config::{Blip2Config, Blip2ConfigError};
+use super::language::{LanguageModel, TextConfig};
+use super::opt::Places;
 use super::qformer::Blip2QFormerModel;
 use super::vision::Blip2VisionModel;
 
@@ -63,6 +64,17 @@ pub enum Blip2Error {
     /// A caption starts with the start token.
     #[error("text_config.bos_token_id is missing: give a prompt")]
     NoStartToken,
+    /// T5 starts an answer with a token of its own.
+    #[error(
+        "text_config.decoder_start_token_id is missing, and so is bos_token_id: no answer can start"
+    )]
+    NoDecoderStart,
+    /// A way of calling that the other language model has.
+    #[error("the language model is {found}; {way}")]
+    LanguageModel {
+        found: &'static str,
+        way: &'static str,
+    },
 }
 
 /// Prompts as token ids, padded to one length.
@@ -98,20 +110,29 @@ pub struct ImageFeatures<B: Backend> {
     pub language_projection: Tensor<B, 3>,
 }
 
-/// BLIP-2 with an OPT decoder (transformers' Blip2ForConditionalGeneration).
+/// What T5 makes of image and prompt.
+#[derive(Debug, Clone)]
+pub struct Answer<B: Backend> {
+    /// `[rows, prompt tokens, width]`; the states of padding mean nothing.
+    pub encoder_last_hidden_state: Tensor<B, 3>,
+    /// Scores of the token after each of the answer's, `[rows, answer tokens, vocabulary]`.
+    pub logits: Tensor<B, 3>,
+}
+
+/// BLIP-2 with OPT or T5 (transformers' Blip2ForConditionalGeneration).
 #[derive(Module, Debug)]
 pub struct Blip2ForConditionalGeneration<B: Backend> {
     pub vision_model: Blip2VisionModel<B>,
     pub query_tokens: Param<Tensor<B, 3>>,
     pub qformer: Blip2QFormerModel<B>,
     pub language_projection: Linear<B>,
-    pub language_model: OptForCausalLm<B>,
+    pub language_model: LanguageModel<B>,
     #[module(skip)]
     image_size: usize,
     #[module(skip)]
     image_token: Option<u32>,
     #[module(skip)]
-    text: OptConfig,
+    text: TextConfig,
 }
 
 impl Blip2Config {
@@ -130,14 +151,14 @@ impl Blip2Config {
             std: range,
         };
         let (qformer, text) = (&self.qformer_config, &self.text_config);
-        let projection = LinearConfig::new(qformer.hidden_size, text.hidden_size)
+        let projection = LinearConfig::new(qformer.hidden_size, text.hidden_size())
             .with_initializer(normal.clone());
         Ok(Blip2ForConditionalGeneration {
             vision_model: self.vision_config.init(range, device),
             query_tokens: normal.init([1, self.num_query_tokens, qformer.hidden_size], device),
             qformer: qformer.init(self.vision_config.hidden_size, range, device),
             language_projection: projection.init(device),
-            language_model: text.init(range, device),
+            language_model: text.init(range, device)?,
             image_size: self.vision_config.image_size,
             image_token: self.image_token_index,
             text: text.clone(),
@@ -151,8 +172,8 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
         self.query_tokens.dims()[1]
     }
 
-    /// The decoder's configuration: special tokens, vocabulary, positions.
-    pub fn text_config(&self) -> &OptConfig {
+    /// The language model's configuration: special tokens, vocabulary, positions.
+    pub fn text_config(&self) -> &TextConfig {
         &self.text
     }
 
@@ -189,10 +210,11 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
         }
     }
 
-    /// Scores of the next token at every place, `[batch, tokens, vocabulary]`.
+    /// Scores of the next token at every place, `[batch, tokens, vocabulary]`, where the language model is OPT.
     ///
     /// # Errors
-    /// When a prompt has no room for the image, unknown tokens, or more tokens than the decoder has positions.
+    /// When a prompt has no room for the image, unknown tokens, or more tokens than the decoder has positions; with T5,
+    /// whose scores are those of an [`answer`](Self::answer).
     pub fn forward(
         &self,
         pixel_values: Tensor<B, 4>,
@@ -212,12 +234,74 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
         language_projection: Tensor<B, 3>,
         tokens: &TokenBatch,
     ) -> Result<Tensor<B, 3>, Blip2Error> {
+        let LanguageModel::Opt(model) = &self.language_model else {
+            return Err(Blip2Error::LanguageModel {
+                found: self.text.model_type(),
+                way: "give the answer's tokens, too",
+            });
+        };
         let device = language_projection.device();
         self.check(language_projection.dims()[0], tokens, 0)?;
         let embeds = self.place_image(&tokens.ids, language_projection);
         let places = Places::of(&tokens.mask, tokens.width(), &device);
-        let states = self.language_model.states(embeds, places, None);
-        Ok(self.language_model.logits(states))
+        Ok(model.logits(model.states(embeds, places, None)))
+    }
+
+    /// T5's states of image and prompt, and its scores after each of `answers` (start token first, rows of one length).
+    ///
+    /// # Errors
+    /// When a prompt has no room for the image or unknown tokens, an answer has unknown tokens or another length; with
+    /// OPT, which goes on in the prompt: [`forward`](Self::forward).
+    pub fn answer(
+        &self,
+        pixel_values: Tensor<B, 4>,
+        tokens: &TokenBatch,
+        answers: &[Vec<u32>],
+    ) -> Result<Answer<B>, Blip2Error> {
+        let LanguageModel::T5(model) = &self.language_model else {
+            return Err(Blip2Error::LanguageModel {
+                found: self.text.model_type(),
+                way: "it continues the prompt and takes no answer apart from it",
+            });
+        };
+        let device = pixel_values.device();
+        self.check(pixel_values.dims()[0], tokens, 0)?;
+        self.check_answers(tokens.ids.len(), answers)?;
+        let image = self.image_features(pixel_values)?.language_projection;
+        let encoded = model.encode(self.place_image(&tokens.ids, image), &tokens.mask);
+        Ok(Answer {
+            logits: model.decode(ids_tensor(answers, &device), &encoded),
+            encoder_last_hidden_state: encoded.states,
+        })
+    }
+
+    fn check_answers(&self, prompts: usize, answers: &[Vec<u32>]) -> Result<(), Blip2Error> {
+        if answers.len() != prompts {
+            return Err(Blip2Error::Batch {
+                images: prompts,
+                prompts: answers.len(),
+            });
+        }
+        let expected = answers.first().map_or(0, Vec::len).max(1);
+        let vocabulary = self.text.vocab_size();
+        for (row, ids) in answers.iter().enumerate() {
+            let found = ids.len();
+            if found != expected {
+                return Err(Blip2Error::Rows {
+                    row,
+                    expected,
+                    found,
+                });
+            }
+            if let Some(&token) = ids.iter().find(|id| **id as usize >= vocabulary) {
+                return Err(Blip2Error::Token {
+                    row,
+                    token,
+                    vocabulary,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Whether `tokens` can be read and continued by `max_new_tokens`.
@@ -233,7 +317,7 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
                 prompts: tokens.ids.len().min(tokens.mask.len()),
             });
         }
-        let (expected, vocabulary) = (self.num_query_tokens(), self.text.vocab_size);
+        let (expected, vocabulary) = (self.num_query_tokens(), self.text.vocab_size());
         for (row, (ids, mask)) in tokens.ids.iter().zip(&tokens.mask).enumerate() {
             for found in [ids.len(), mask.len()] {
                 if found != tokens.width() || found == 0 {
@@ -266,11 +350,8 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
             // The last new token is never read again.
             let found =
                 mask.iter().filter(|real| **real).count() + max_new_tokens.saturating_sub(1);
-            if found > self.text.max_position_embeddings {
-                return Err(Blip2Error::TooLong {
-                    limit: self.text.max_position_embeddings,
-                    found,
-                });
+            if let Some(limit) = self.text.max_positions().filter(|limit| found > *limit) {
+                return Err(Blip2Error::TooLong { limit, found });
             }
         }
         Ok(())
@@ -319,19 +400,18 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
 
     /// Word embeddings of `ids`; placeholders get any row, they are replaced.
     pub(super) fn embed(&self, ids: &[Vec<u32>], device: &B::Device) -> Tensor<B, 3> {
-        let shape = [ids.len(), ids.first().map_or(0, Vec::len)];
-        let ids: Vec<i64> = ids
+        let word = |id: &u32| if self.is_image(*id) { 0 } else { *id };
+        let ids: Vec<Vec<u32>> = ids
             .iter()
-            .flatten()
-            .map(|id| {
-                if self.is_image(*id) {
-                    0
-                } else {
-                    i64::from(*id)
-                }
-            })
+            .map(|row| row.iter().map(word).collect())
             .collect();
-        self.language_model
-            .embed(Tensor::from_data(TensorData::new(ids, shape), device))
+        self.language_model.embed(ids_tensor(&ids, device))
     }
+}
+
+/// Rows of one length as a tensor, `[rows, tokens]`.
+pub(super) fn ids_tensor<B: Backend>(ids: &[Vec<u32>], device: &B::Device) -> Tensor<B, 2, Int> {
+    let shape = [ids.len(), ids.first().map_or(0, Vec::len)];
+    let ids: Vec<i64> = ids.iter().flatten().map(|id| i64::from(*id)).collect();
+    Tensor::from_data(TensorData::new(ids, shape), device)
 }
