@@ -6,10 +6,13 @@ use crate::cli::{ragar, stderr};
 
 /// `part` of the folder of real weights, if it is there.
 fn weights(part: &str) -> Option<PathBuf> {
-    let found = std::env::var_os("RAGAR_TEST_WEIGHTS").map(|folder| PathBuf::from(folder).join(part));
+    let found =
+        std::env::var_os("RAGAR_TEST_WEIGHTS").map(|folder| PathBuf::from(folder).join(part));
     let found = found.filter(|path| path.exists());
     if found.is_none() {
-        eprintln!("skipped: no real weights; python tests/golden/weights.py FOLDER, then RAGAR_TEST_WEIGHTS=FOLDER");
+        eprintln!(
+            "skipped: no real weights; python tests/golden/weights.py FOLDER, then RAGAR_TEST_WEIGHTS=FOLDER"
+        );
     }
     found
 }

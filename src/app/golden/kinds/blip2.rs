@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::app::backend::Backend;
 use crate::app::golden::case::{Case, Outputs, zeroed};
-use crate::networks::blip2::{CaptionOptions, TokenBatch};
+use crate::networks::blip2::{CaptionOptions, LanguageModel, TokenBatch};
 use crate::pretrained::blip2;
 
 /// Every stage from the picture to its caption.
@@ -31,9 +31,19 @@ pub fn compute(case: &Case<'_>) -> anyhow::Result<Outputs> {
             }
         }
     };
-    if golden.asks_for("logits") {
-        let logits = network.forward(pixels.clone(), &prompts)?;
-        outputs.put("logits", zeroed(logits, case.mask()?.as_ref()));
+    match &network.language_model {
+        LanguageModel::Opt(_) => {
+            let logits = network.forward(pixels.clone(), &prompts)?;
+            outputs.put("logits", zeroed(logits, case.mask()?.as_ref()));
+        }
+        LanguageModel::T5(_) => {
+            let answers = golden.rows("decoder_input_ids")?;
+            let answer = network.answer(pixels.clone(), &prompts, &answers)?;
+            let states = answer.encoder_last_hidden_state;
+            let states = zeroed(states, case.mask()?.as_ref());
+            outputs.put("encoder_last_hidden_state", states);
+            outputs.put("logits", answer.logits);
+        }
     }
     let options = || -> anyhow::Result<CaptionOptions> {
         Ok(CaptionOptions {
@@ -46,8 +56,8 @@ pub fn compute(case: &Case<'_>) -> anyhow::Result<Outputs> {
         outputs.put_rows("generated_ids", &texts);
     }
     if golden.asks_for("caption_ids") {
-        let start = network.text_config().bos_token_id;
-        let start = start.context("config.json: text_config.bos_token_id is missing")?;
+        let start = network.text_config().start_token();
+        let start = start.context("config.json: text_config names no start token")?;
         let mut prompt = vec![network.image_placeholder(); network.num_query_tokens()];
         prompt.push(start);
         let bare = TokenBatch::unpadded(vec![prompt; pixels.dims()[0]]);

@@ -4,6 +4,7 @@ mod blip2;
 mod clip;
 mod diffusion;
 mod llama;
+mod lpips;
 mod mapper;
 mod scheduler;
 
@@ -20,6 +21,7 @@ pub fn compute(kind: &str, case: &Case<'_>) -> anyhow::Result<Outputs> {
         "clip-vision" => clip::vision(case),
         "blip2" => blip2::compute(case),
         "llama" => llama::compute(case),
+        "lpips" => lpips::compute(case),
         "unet" => diffusion::unet(case),
         "vae" => diffusion::vae(case),
         "pipeline" => diffusion::pipeline(case),
@@ -34,12 +36,13 @@ pub fn compute(kind: &str, case: &Case<'_>) -> anyhow::Result<Outputs> {
 }
 
 /// Every kind.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 11] = [
     "clip",
     "clip-text",
     "clip-vision",
     "blip2",
     "llama",
+    "lpips",
     "unet",
     "vae",
     "pipeline",
