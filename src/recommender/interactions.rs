@@ -96,6 +96,25 @@ impl Interactions {
         rows
     }
 
+    /// These interactions apart: those with items that occur in `train`, and those with items that do not.
+    pub fn warm_and_cold(&self, train: &Self) -> (Self, Self) {
+        let popularity = train.popularity();
+        let part = |warm: bool| Self {
+            num_items: self.num_items,
+            by_user: self
+                .by_user
+                .iter()
+                .map(|row| {
+                    row.iter()
+                        .copied()
+                        .filter(|&item| (popularity[item as usize] > 0) == warm)
+                        .collect()
+                })
+                .collect(),
+        };
+        (part(true), part(false))
+    }
+
     /// Gives each user's last `test` items to the test part and the `validation` items before them to
     /// the validation part. A user always keeps an item to train on: short histories give less.
     pub fn leave_last(&self, validation: usize, test: usize) -> InteractionSplit {

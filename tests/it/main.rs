@@ -17,6 +17,7 @@ mod llama;
 mod mapper;
 mod micro;
 mod pretraining;
+mod recommenders;
 mod reflection;
 mod retrieval;
 mod scheduler;

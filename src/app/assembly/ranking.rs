@@ -127,7 +127,7 @@ impl Ranking {
             .map_or(0, |checkpoint| checkpoint.step + 1);
         let mut log = MetricsLog::open(&metrics, from)
             .with_context(|| format!("cannot write {}", metrics.display()))?;
-        let trained = train::<Backend>(
+        let trained = train::<Backend, Micro<Backend>>(
             &config.ranking.model,
             &config.ranking.training,
             &ground.features,
@@ -149,7 +149,7 @@ impl Ranking {
             other => anyhow::Error::from(other),
         })?;
         save_from::<Backend, _>(
-            trained.model.micro(),
+            trained.model.network(),
             &folder.join(WEIGHTS),
             &KeyMap::identity(),
             SaveDtype::F32,
