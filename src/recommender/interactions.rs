@@ -118,8 +118,14 @@ impl Interactions {
     /// Gives each user's last `test` items to the test part and the `validation` items before them to
     /// the validation part. A user always keeps an item to train on: short histories give less.
     pub fn leave_last(&self, validation: usize, test: usize) -> InteractionSplit {
+        self.leave_last_by(|_| (validation, test))
+    }
+
+    /// The same with numbers of validation and test items that depend on how many a user has.
+    pub fn leave_last_by(&self, counts: impl Fn(usize) -> (usize, usize)) -> InteractionSplit {
         let mut parts = [Vec::new(), Vec::new(), Vec::new()];
         for items in &self.by_user {
+            let (validation, test) = counts(items.len());
             let spare = items.len().saturating_sub(1);
             let num_test = test.min(spare);
             let num_validation = validation.min(spare - num_test);

@@ -16,7 +16,7 @@ use crate::optimisation::{CheckpointError, CheckpointStore, Interrupt, MetricsLo
 use crate::recommender::rank::{Ndcg, RankingOptions, RankingScores};
 use crate::recommender::step::LossValues;
 use crate::recommender::{
-    InteractionSplit, ItemFeatures, Micro, MicroConfig, RankingModel, Recommender,
+    InteractionSplit, Interactions, ItemFeatures, Micro, MicroConfig, RankingModel, Recommender,
     RecommenderError, TrainableRecommender,
 };
 
@@ -58,6 +58,10 @@ pub struct RecommenderTrainingConfig {
     pub validation_items: usize,
     /// Last items per user, for the report.
     pub test_items: usize,
+    /// This share of each user's items for early stopping, where it is more than `validation_items`.
+    pub validation_share: f64,
+    /// This share of each user's items for the report, where it is more than `test_items`.
+    pub test_share: f64,
     /// Whether test rankings leave validation items out; the authors let them compete.
     pub mask_validation: bool,
     /// Lengths of the lists that are judged; early stopping looks at the longest.
@@ -84,6 +88,8 @@ impl Default for RecommenderTrainingConfig {
             patience: 10,
             validation_items: 2,
             test_items: 2,
+            validation_share: 0.0,
+            test_share: 0.0,
             mask_validation: false,
             cutoffs: vec![5, 10, 20],
             ndcg: Ndcg::Standard,
@@ -127,9 +133,29 @@ impl RecommenderTrainingConfig {
             let holds = value.is_finite() && value > 0.0;
             check(field, value.to_string(), "above 0", holds)?;
         }
+        for (field, value) in [
+            ("validation_share", self.validation_share),
+            ("test_share", self.test_share),
+        ] {
+            let holds = (0.0..1.0).contains(&value);
+            check(field, value.to_string(), "from 0 to below 1", holds)?;
+        }
         let holds = !self.cutoffs.is_empty() && !self.cutoffs.contains(&0);
         let value = format!("{:?}", self.cutoffs);
         check("cutoffs", value, "a list of lengths of at least 1", holds)
+    }
+
+    /// Interactions divided as configured: the last items of each user for the report, those before them for
+    /// early stopping.
+    pub fn split(&self, interactions: &Interactions) -> InteractionSplit {
+        let part =
+            |count: usize, share: f64, items: usize| count.max((share * items as f64) as usize);
+        interactions.leave_last_by(|items| {
+            (
+                part(self.validation_items, self.validation_share, items),
+                part(self.test_items, self.test_share, items),
+            )
+        })
     }
 
     /// How lists are judged.
