@@ -229,21 +229,45 @@ pub enum DataCommand {
 /// `ragar rank`.
 #[derive(Debug, Subcommand)]
 pub enum RankCommand {
-    /// Train MICRO on the data folder's interactions
+    /// Train a ranking model on the data folder's interactions
     #[command(
-        after_help = "Example:\n  ragar rank train --config configs/tiny.toml --out runs/rank"
+        long_about = "Train a ranking model on the data folder's interactions.\n\n\
+            `ranking.model.kind` says which: micro (the paper's), lattice, light-gcn, matrix-factorisation or popularity. \
+            Validation recall stops the training; curves go to metrics.jsonl. Stopped with Ctrl-C, the same command goes on \
+            from there to the same numbers.",
+        after_help = "Examples:\n  ragar rank train --config configs/tiny.toml --out runs/rank\n  \
+            ragar rank train --out runs/light-gcn --set ranking.model.kind=light-gcn"
     )]
     Train {
         /// The run's folder [default: models.ranking]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Recall and NDCG of a trained ranking model, with intervals
-    #[command(after_help = "Example:\n  ragar rank eval --model runs/rank")]
+    /// Recall and NDCG of a trained ranking model, with intervals; cold and warm items apart
+    #[command(after_help = "Examples:\n  ragar rank eval --model runs/rank\n  \
+            ragar rank eval --model runs/rank --set ranking.training.ndcg=micro")]
     Eval {
         /// The folder of a finished `ragar rank train` [default: models.ranking]
         #[arg(long, value_name = "DIR")]
         model: Option<PathBuf>,
+    },
+    /// Rank pictures for a user in an item's place, as the reward does
+    #[command(
+        after_help = "Example:\n  ragar rank score --model runs/rank --user u1701 drawing.png candidates/"
+    )]
+    Score {
+        /// The folder of a finished `ragar rank train` [default: models.ranking]
+        #[arg(long, value_name = "DIR")]
+        model: Option<PathBuf>,
+        /// The user, as in interactions.csv
+        #[arg(long, value_name = "USER")]
+        user: String,
+        /// The item in whose place they stand, as in items.csv [default: the user's own reference]
+        #[arg(long, value_name = "ITEM")]
+        reference: Option<String>,
+        /// Pictures, or folders of pictures
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<PathBuf>,
     },
 }
 

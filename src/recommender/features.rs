@@ -3,6 +3,21 @@
 use burn::tensor::{Device, Tensor, TensorData, backend::Backend};
 
 use super::config::RecommenderError;
+use super::interactions::Interactions;
+
+/// The two kinds of item features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modality {
+    /// Visual features.
+    Image,
+    /// Textual features.
+    Text,
+}
+
+impl Modality {
+    /// Both, in the order in which they are fused.
+    pub const ALL: [Self; 2] = [Self::Image, Self::Text];
+}
 
 /// One feature vector per item, on the host.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +70,31 @@ impl FeatureTable {
         &self.values[item * self.width..(item + 1) * self.width]
     }
 
+    /// A table of one vector per item, of whatever width the first has; `table` names it in errors.
+    ///
+    /// # Errors
+    /// When a row has another width than the first, there is none, or a value is not finite.
+    pub fn from_rows<R: AsRef<[f32]>>(
+        table: &'static str,
+        rows: &[R],
+    ) -> Result<Self, RecommenderError> {
+        let width = rows.first().map_or(0, |row| row.as_ref().len());
+        let mut values = Vec::with_capacity(rows.len() * width);
+        for (item, row) in rows.iter().enumerate() {
+            let row = row.as_ref();
+            if row.len() != width {
+                return Err(RecommenderError::FeatureWidth {
+                    table,
+                    item,
+                    width,
+                    found: row.len(),
+                });
+            }
+            values.extend_from_slice(row);
+        }
+        Self::new(table, rows.len(), width, values)
+    }
+
     /// The table as a tensor `[items, width]`.
     pub fn tensor<B: Backend>(&self, device: &Device<B>) -> Tensor<B, 2> {
         let data = TensorData::new(self.values.clone(), [self.num_rows(), self.width]);
@@ -99,8 +139,30 @@ impl ItemFeatures {
         Ok(Self { image, text })
     }
 
+    /// Checks that there is a row for every item that can be interacted with.
+    ///
+    /// # Errors
+    /// When features and interactions speak of different numbers of items.
+    pub fn check_catalogue(&self, interactions: &Interactions) -> Result<(), RecommenderError> {
+        if self.num_items() == interactions.num_items() {
+            return Ok(());
+        }
+        Err(RecommenderError::Catalogue {
+            features: self.num_items(),
+            interactions: interactions.num_items(),
+        })
+    }
+
     /// Number of items.
     pub fn num_items(&self) -> usize {
         self.image.num_rows()
+    }
+
+    /// The table of a modality.
+    pub fn of(&self, modality: Modality) -> &FeatureTable {
+        match modality {
+            Modality::Image => &self.image,
+            Modality::Text => &self.text,
+        }
     }
 }

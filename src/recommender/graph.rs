@@ -9,6 +9,15 @@ use burn::tensor::{Device, Int, Tensor, TensorData, backend::Backend};
 /// Edges gathered in one piece while multiplying; bounds the memory of the gathered vectors.
 const EDGES_PER_PIECE: usize = 1 << 17;
 
+/// `degree^-1/2`, or 0 for a node whose similarities sum to nothing or less.
+pub fn degree_scale(degree: f32) -> f32 {
+    if degree > 0.0 {
+        degree.sqrt().recip()
+    } else {
+        0.0
+    }
+}
+
 /// A sparse matrix on the host: row `i` holds the edges that node `i` receives from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edges {
@@ -90,6 +99,20 @@ impl Edges {
             own.chain(others).collect()
         });
         Self::from_rows(self.num_columns, rows)
+    }
+
+    /// The square graph with both sides scaled by `degree^-1/2`, the degree being a row's sum.
+    pub fn normalised(&self) -> Self {
+        let scales: Vec<f32> = (0..self.num_rows())
+            .map(|row| degree_scale(self.row(row).map(|(_, weight)| weight).sum()))
+            .collect();
+        let mut scaled = self.clone();
+        for (row, &scale) in scales.iter().enumerate() {
+            for place in self.offsets[row]..self.offsets[row + 1] {
+                scaled.weights[place] *= scale * scales[self.columns[place] as usize];
+            }
+        }
+        scaled
     }
 
     /// Rows and columns exchanged.

@@ -96,11 +96,36 @@ impl Interactions {
         rows
     }
 
+    /// These interactions apart: those with items that occur in `train`, and those with items that do not.
+    pub fn warm_and_cold(&self, train: &Self) -> (Self, Self) {
+        let popularity = train.popularity();
+        let part = |warm: bool| Self {
+            num_items: self.num_items,
+            by_user: self
+                .by_user
+                .iter()
+                .map(|row| {
+                    row.iter()
+                        .copied()
+                        .filter(|&item| (popularity[item as usize] > 0) == warm)
+                        .collect()
+                })
+                .collect(),
+        };
+        (part(true), part(false))
+    }
+
     /// Gives each user's last `test` items to the test part and the `validation` items before them to
     /// the validation part. A user always keeps an item to train on: short histories give less.
     pub fn leave_last(&self, validation: usize, test: usize) -> InteractionSplit {
+        self.leave_last_by(|_| (validation, test))
+    }
+
+    /// The same with numbers of validation and test items that depend on how many a user has.
+    pub fn leave_last_by(&self, counts: impl Fn(usize) -> (usize, usize)) -> InteractionSplit {
         let mut parts = [Vec::new(), Vec::new(), Vec::new()];
         for items in &self.by_user {
+            let (validation, test) = counts(items.len());
             let spare = items.len().saturating_sub(1);
             let num_test = test.min(spare);
             let num_validation = validation.min(spare - num_test);

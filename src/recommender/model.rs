@@ -1,46 +1,49 @@
 //! A trained ranking model with its catalogue: everything needed to score and rank.
 
-use burn::tensor::{Device, Tensor, backend::Backend};
+use burn::tensor::{Device, backend::Backend};
 
 use super::config::{MicroConfig, RecommenderError};
+use super::contract::{Embeddings, Recommender};
 use super::features::ItemFeatures;
 use super::interactions::Interactions;
-use super::micro::{Micro, MicroEmbeddings, MicroGraphs};
+use super::micro::Micro;
 use super::rank::{RankingOptions, RankingScores, best_items, evaluate_embeddings};
 
-/// MICRO over one catalogue, frozen.
+/// A recommender over one catalogue, frozen; MICRO where nothing else is said.
 #[derive(Debug, Clone)]
-pub struct RankingModel<B: Backend> {
+pub struct RankingModel<B: Backend, R: Recommender<B> = Micro<B>> {
     config: MicroConfig,
-    micro: Micro<B>,
-    graphs: MicroGraphs<B>,
+    network: R,
+    graphs: R::Graphs,
     features: ItemFeatures,
     history: Interactions,
     excluded: Vec<Vec<u32>>,
-    embeddings: MicroEmbeddings<B>,
+    embeddings: Embeddings<B>,
 }
 
-impl<B: Backend> RankingModel<B> {
+impl<B: Backend, R: Recommender<B>> RankingModel<B, R> {
     /// Builds the graphs of `history` (the training interactions) and `features`, and embeds everything.
     /// The result depends on the parameters alone, not on how they were trained.
     ///
     /// # Errors
-    /// When the configuration is invalid, or the parameters belong to another catalogue.
+    /// When the configuration is invalid, features and interactions are of different catalogues, or the
+    /// parameters belong to another one.
     pub fn new(
         config: MicroConfig,
-        micro: Micro<B>,
+        network: R,
         features: ItemFeatures,
         history: Interactions,
         device: &Device<B>,
     ) -> Result<Self, RecommenderError> {
         config.validate()?;
-        micro.check_shapes(&config, history.num_users(), &features)?;
-        let graphs = MicroGraphs::new(&config, &history, &features, &micro, device);
-        let embeddings = micro.embeddings(&graphs);
+        features.check_catalogue(&history)?;
+        network.check_shapes(&config, &history, &features)?;
+        let graphs = network.graphs(&config, &history, &features, device);
+        let embeddings = network.embed(&graphs);
         let excluded = history.sorted();
         Ok(Self {
             config,
-            micro,
+            network,
             graphs,
             features,
             history,
@@ -55,12 +58,12 @@ impl<B: Backend> RankingModel<B> {
     }
 
     /// Its parameters.
-    pub fn micro(&self) -> &Micro<B> {
-        &self.micro
+    pub fn network(&self) -> &R {
+        &self.network
     }
 
     /// Its graphs.
-    pub fn graphs(&self) -> &MicroGraphs<B> {
+    pub fn graphs(&self) -> &R::Graphs {
         &self.graphs
     }
 
@@ -79,15 +82,14 @@ impl<B: Backend> RankingModel<B> {
         &self.excluded
     }
 
-    /// Final vectors and the stages before them.
-    pub fn embeddings(&self) -> &MicroEmbeddings<B> {
+    /// Final vectors.
+    pub fn embeddings(&self) -> &Embeddings<B> {
         &self.embeddings
     }
 
     /// One user's scores of all items.
     pub fn scores(&self, user: usize) -> Vec<f32> {
-        let row = self.embeddings.users.clone().slice([user..user + 1]);
-        let scores: Tensor<B, 2> = row.matmul(self.embeddings.items.clone().transpose());
+        let scores = self.embeddings.scores(user..user + 1);
         scores.into_data().iter::<f32>().collect()
     }
 

@@ -7,7 +7,8 @@
 use burn::tensor::{Tensor, backend::Backend};
 use rayon::prelude::*;
 
-use super::graph::Edges;
+use super::config::rows_per_block;
+use super::graph::{Edges, degree_scale};
 
 /// The `k` nearest items of every item, the most similar first.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,10 +26,11 @@ impl Neighbours {
         let [num_items, _] = features.dims();
         let per_item = per_item.min(num_items);
         let directions = unit_rows(features);
+        let block_rows = rows_per_block(block_rows, num_items);
         let mut items = Vec::with_capacity(num_items * per_item);
         let mut similarities = Vec::with_capacity(num_items * per_item);
-        for start in (0..num_items).step_by(block_rows.max(1)) {
-            let end = (start + block_rows.max(1)).min(num_items);
+        for start in (0..num_items).step_by(block_rows) {
+            let end = (start + block_rows).min(num_items);
             let block = directions
                 .clone()
                 .slice([start..end])
@@ -91,6 +93,12 @@ impl Neighbours {
             .collect()
     }
 
+    /// The similarities as a graph, not scaled.
+    pub fn edges(&self) -> Edges {
+        let rows = (0..self.num_items()).map(|item| self.of(item).collect());
+        Edges::from_rows(self.num_items(), rows)
+    }
+
     /// The graph with both sides scaled by `degree^-1/2`.
     pub fn normalised(&self) -> Edges {
         let scales: Vec<f32> = self.degrees().into_iter().map(degree_scale).collect();
@@ -102,15 +110,6 @@ impl Neighbours {
                 .collect()
         });
         Edges::from_rows(self.num_items(), rows)
-    }
-}
-
-/// `degree^-1/2`, or 0 for a node whose similarities sum to nothing or less.
-pub fn degree_scale(degree: f32) -> f32 {
-    if degree > 0.0 {
-        degree.sqrt().recip()
-    } else {
-        0.0
     }
 }
 

@@ -1,20 +1,19 @@
-//! One training step of MICRO: losses and gradients of a batch.
+//! What the training steps of all models share: a batch, its losses, and gradients by hand.
 //!
-//! Propagation over a fixed graph is linear, so its gradient is the product with the transposed graph.
-//! The step therefore propagates without recording, differentiates what follows the propagation, and
-//! carries the gradients back through the transposes. Nothing is scattered over edges, and no backend
-//! has to know a sparse product.
+//! Propagation over a fixed graph is linear, so its gradient is the product with the transposed graph. A
+//! step therefore propagates without recording, differentiates what follows the propagation, and carries
+//! the gradients back through the transposes. Nothing is scattered over edges, and no backend has to know a
+//! sparse product.
 
-use burn::module::{AutodiffModule, ParamId};
+use std::collections::HashSet;
+
+use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::MicroConfig;
-use super::contrastive::contrastive;
-use super::light_gcn::Nodes;
-use super::micro::{Micro, MicroGraphs, Modality};
 use super::neighbours::{Neighbours, unit_rows};
 
 /// Triples to learn from: this user prefers this item to that one.
@@ -26,6 +25,8 @@ pub struct Batch {
     pub positives: Vec<u32>,
     /// An item each user did not.
     pub negatives: Vec<u32>,
+    /// The items of the contrastive loss; empty for all.
+    pub contrasted: Vec<u32>,
 }
 
 /// The parts of the loss, on the device until someone reads them.
@@ -64,6 +65,21 @@ impl LossValues {
 }
 
 impl<B: Backend> LossParts<B> {
+    /// The parts of a loss that is the pairwise loss and its penalty.
+    pub(super) fn without_contrast<A>(pairwise: &PairwiseLoss<A>) -> Self
+    where
+        A: AutodiffBackend<InnerBackend = B>,
+    {
+        let (ranking, l2) = (
+            pairwise.ranking.clone().inner(),
+            pairwise.l2.clone().inner(),
+        );
+        let none = ranking.zeros_like();
+        let total = ranking.clone() + l2.clone();
+        let values = Tensor::cat(vec![ranking, l2, none.clone(), none, total], 0);
+        Self { values }
+    }
+
     /// Waits for the device and reads the numbers.
     pub fn read(&self) -> LossValues {
         let values: Vec<f32> = self.values.to_data().iter::<f32>().collect();
@@ -76,237 +92,159 @@ impl<B: Backend> LossParts<B> {
 pub struct Step<B: AutodiffBackend> {
     /// Loss parts.
     pub losses: LossParts<B::InnerBackend>,
-    /// Gradients for an optimiser of [`Micro`].
+    /// Gradients for an optimiser of the model.
     pub gradients: GradientsParams,
 }
 
-/// Losses and gradients of `batch` over `graphs`.
-///
-/// With `learn_graphs` the gradient also reaches feature tables and projections through the learned
-/// graphs: `graphs` must have been rebuilt from `micro` as it stands. The authors do so in the first
-/// batch of an epoch.
-pub fn step<B: AutodiffBackend>(
-    micro: &Micro<B>,
-    graphs: &MicroGraphs<B::InnerBackend>,
-    config: &MicroConfig,
-    batch: &Batch,
-    learn_graphs: bool,
-) -> Step<B> {
-    let plain = micro.valid();
-    let ids = plain.item_id_embedding.weight.val();
-    let nodes = graphs.interactions.propagate(Nodes {
-        users: plain.user_embedding.weight.val(),
-        items: ids.clone(),
-    });
-    // The inputs and the output of every propagation over an item graph.
-    let item_layers = Modality::ALL.map(|modality| {
-        let graph = &graphs.item_graph(modality).graph;
-        let mut layers = vec![ids.clone()];
-        for layer in 0..graphs.num_item_layers {
-            layers.push(graph.propagate(layers[layer].clone()));
-        }
-        layers
-    });
-
-    let users = leaf::<B>(nodes.users);
-    let items = leaf::<B>(nodes.items);
-    let [image_items, text_items] = item_layers
-        .each_ref()
-        .map(|layers| leaf::<B>(layers[graphs.num_item_layers].clone()));
-    let (loss, losses) = objective(
-        micro,
-        config,
-        batch,
-        users.clone(),
-        items.clone(),
-        [image_items.clone(), text_items.clone()],
-    );
-    let gradients = loss.backward();
-    let gradient = |tensor: &Tensor<B, 2>| {
-        tensor
-            .grad(&gradients)
-            .unwrap_or_else(|| tensor.clone().inner().zeros_like())
-    };
-
-    let back = graphs.interactions.propagate_back(Nodes {
-        users: gradient(&users),
-        items: gradient(&items),
-    });
-    let mut id_gradient = back.items;
-    let mut graph_gradients = Vec::new();
-    for (modality, (output, layers)) in Modality::ALL
-        .into_iter()
-        .zip([&image_items, &text_items].into_iter().zip(&item_layers))
-    {
-        let graph = &graphs.item_graph(modality).graph;
-        let mut carried = gradient(output);
-        for layer in (0..graphs.num_item_layers).rev() {
-            if learn_graphs {
-                graph_gradients.push((modality, carried.clone(), layers[layer].clone()));
-            }
-            carried = graph.propagate_back(carried);
-        }
-        id_gradient = id_gradient + carried;
-    }
-
-    let mut parameters = GradientsParams::from_grads(gradients, micro);
-    parameters.register(micro.user_embedding.weight.id, back.users);
-    parameters.register(micro.item_id_embedding.weight.id, id_gradient);
-    if learn_graphs && config.original_weight < 1.0 {
-        add_graph_gradients(micro, graphs, config, graph_gradients, &mut parameters);
-    }
-    Step {
-        losses,
-        gradients: parameters,
-    }
+/// The loss of a batch's triples, `[1]` each.
+#[derive(Debug, Clone)]
+pub(super) struct PairwiseLoss<B: Backend> {
+    /// `−log σ(s_positive − s_negative)`, the mean over triples (BPR).
+    pub ranking: Tensor<B, 1>,
+    /// Half the squared norm of all vectors involved, per triple, weighted.
+    pub l2: Tensor<B, 1>,
 }
 
-/// Zero gradients for feature tables and projections, which let an optimiser's momentum go on moving
-/// them in batches whose loss does not reach them.
-pub fn add_idle_gradients<B: AutodiffBackend>(micro: &Micro<B>, gradients: &mut GradientsParams) {
-    for modality in Modality::ALL {
-        let projection = micro.projection(modality);
-        for parameter in [&micro.features(modality).weight, &projection.weight] {
-            gradients.register(parameter.id, parameter.val().inner().zeros_like());
-        }
-        if let Some(bias) = &projection.bias {
-            gradients.register(bias.id, bias.val().inner().zeros_like());
-        }
-    }
-}
-
-/// What follows the propagation. Returns what to differentiate and the values of its parts.
-fn objective<B: AutodiffBackend>(
-    micro: &Micro<B>,
+/// The pairwise loss of final vectors of users and items.
+pub(super) fn pairwise_loss<B: Backend>(
     config: &MicroConfig,
     batch: &Batch,
     users: Tensor<B, 2>,
     items: Tensor<B, 2>,
-    modal_items: [Tensor<B, 2>; 2],
-) -> (Tensor<B, 1>, LossParts<B::InnerBackend>) {
+) -> PairwiseLoss<B> {
     let device = users.device();
-    let [image_items, text_items] = modal_items.clone();
-    let fused = unit_rows(micro.fuse(image_items, text_items).fused);
-    let items = items + fused.clone();
-
     let chosen = users.select(0, indices(&batch.users, &device));
     let positives = items.clone().select(0, indices(&batch.positives, &device));
     let negatives = items.select(0, indices(&batch.negatives, &device));
     let margins = (chosen.clone() * (positives.clone() - negatives.clone())).sum_dim(1);
-    let pairwise = log_sigmoid(margins).mean().neg();
+    let ranking = log_sigmoid(margins).mean().neg();
     let square = |rows: Tensor<B, 2>| (rows.clone() * rows).sum();
     let l2 = (square(chosen) + square(positives) + square(negatives))
         * (0.5 * config.l2_weight / batch.users.len().max(1) as f32);
-
-    let mut loss = pairwise.clone() + l2.clone();
-    let mut parts = vec![pairwise.inner(), l2.inner()];
-    let mut total = parts[0].clone() + parts[1].clone();
-    for rows in modal_items {
-        let rows = unit_rows(rows);
-        let result = contrastive(
-            rows.clone().inner(),
-            fused.clone().inner(),
-            config.temperature,
-            config.block_rows,
-        );
-        total = total + result.loss.clone() * config.contrastive_weight;
-        parts.push(result.loss);
-        // A term with the known gradient; its value means nothing.
-        let carrier = (rows * Tensor::from_inner(result.modality_gradient)).sum()
-            + (fused.clone() * Tensor::from_inner(result.fused_gradient)).sum();
-        loss = loss + carrier * config.contrastive_weight;
-    }
-    parts.push(total);
-    let values = Tensor::cat(parts, 0);
-    (loss, LossParts { values })
+    PairwiseLoss { ranking, l2 }
 }
 
-/// Adds the gradients that reach feature tables and projections through the learned graphs' weights.
-///
-/// With `y = A x`, the gradient of the weight of edge (i, j) is the product of `y_i`'s gradient and `x_j`.
-fn add_graph_gradients<B: AutodiffBackend>(
-    micro: &Micro<B>,
-    graphs: &MicroGraphs<B::InnerBackend>,
-    config: &MicroConfig,
-    propagations: Vec<(
-        Modality,
-        Tensor<B::InnerBackend, 2>,
-        Tensor<B::InnerBackend, 2>,
-    )>,
-    parameters: &mut GradientsParams,
+/// Zero gradients for the given parameters, which let an optimiser's momentum go on moving them in batches
+/// whose loss does not reach them.
+pub fn add_idle_gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
+    module: &M,
+    ids: &[ParamId],
+    gradients: &mut GradientsParams,
 ) {
-    let share = 1.0 - config.original_weight;
-    let mut loss: Option<Tensor<B, 1>> = None;
-    for (modality, output_gradient, inputs) in propagations {
-        let neighbours = &graphs.item_graph(modality).learned;
-        let [num_items, width] = inputs.dims();
-        let places = indices(neighbours.items(), &inputs.device());
-        let gathered = inputs
-            .select(0, places)
-            .reshape([num_items, neighbours.per_item(), width]);
-        let edge_gradients = (output_gradient.unsqueeze_dim::<3>(1) * gathered)
-            .sum_dim(2)
-            .reshape([num_items, neighbours.per_item()]);
-        let weights = edge_weights(micro.projected(modality), neighbours);
-        let term = (weights * Tensor::from_inner(edge_gradients)).sum() * share;
-        loss = Some(match loss {
-            Some(sum) => sum + term,
-            None => term,
-        });
-    }
-    let Some(loss) = loss else { return };
-    let mut gradients = GradientsParams::from_grads(loss.backward(), micro);
-    let mut take = |id: ParamId| {
-        if let Some(gradient) = gradients.remove::<B::InnerBackend, 2>(id) {
-            parameters.register(id, gradient);
-        }
-    };
-    for modality in Modality::ALL {
-        take(micro.features(modality).weight.id);
-        take(micro.projection(modality).weight.id);
-    }
-    for modality in Modality::ALL {
-        if let Some(bias) = &micro.projection(modality).bias
-            && let Some(gradient) = gradients.remove::<B::InnerBackend, 1>(bias.id)
-        {
-            parameters.register(bias.id, gradient);
+    module.visit(&mut Idle {
+        ids: ids.iter().copied().collect(),
+        gradients,
+    });
+}
+
+struct Idle<'a> {
+    ids: HashSet<ParamId>,
+    gradients: &'a mut GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Idle<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+        if self.ids.contains(&parameter.id) {
+            let zeros = parameter.val().inner().zeros_like();
+            self.gradients.register(parameter.id, zeros);
         }
     }
 }
 
-/// The normalised weights of chosen neighbours as a function of the features they were chosen by,
-/// `[items, neighbours]`.
-fn edge_weights<B: Backend>(features: Tensor<B, 2>, neighbours: &Neighbours) -> Tensor<B, 2> {
+/// Takes the gradients of the given parameters out of `from` and puts them into `to`.
+pub fn move_gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
+    module: &M,
+    ids: &[ParamId],
+    from: &mut GradientsParams,
+    to: &mut GradientsParams,
+) {
+    module.visit(&mut Moving {
+        ids: ids.iter().copied().collect(),
+        from,
+        to,
+    });
+}
+
+struct Moving<'a> {
+    ids: HashSet<ParamId>,
+    from: &'a mut GradientsParams,
+    to: &'a mut GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Moving<'_> {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+        if self.ids.contains(&parameter.id)
+            && let Some(gradient) = self.from.remove::<B::InnerBackend, D>(parameter.id)
+        {
+            self.to.register(parameter.id, gradient);
+        }
+    }
+}
+
+/// With `y = A x`, the gradient of the weight of edge (i, j) is the product of `y_i`'s gradient and `x_j`:
+/// for every chosen neighbour, `[items, neighbours]`.
+pub(super) fn edge_gradients<B: Backend>(
+    output_gradient: Tensor<B, 2>,
+    inputs: Tensor<B, 2>,
+    neighbours: &Neighbours,
+) -> Tensor<B, 2> {
+    let [num_items, width] = inputs.dims();
+    let places = indices(neighbours.items(), &inputs.device());
+    let gathered = inputs
+        .select(0, places)
+        .reshape([num_items, neighbours.per_item(), width]);
+    (output_gradient.unsqueeze_dim::<3>(1) * gathered)
+        .sum_dim(2)
+        .reshape([num_items, neighbours.per_item()])
+}
+
+/// Cosines between items and their chosen neighbours as a function of the features, `[items, neighbours]`.
+pub(super) fn similarities<B: Backend>(
+    features: Tensor<B, 2>,
+    neighbours: &Neighbours,
+) -> Tensor<B, 2> {
     let [num_items, width] = features.dims();
     let per_item = neighbours.per_item();
     let places = indices(neighbours.items(), &features.device());
     let directions = unit_rows(features);
     let others = directions
         .clone()
-        .select(0, places.clone())
+        .select(0, places)
         .reshape([num_items, per_item, width]);
-    let similarities = (directions.unsqueeze_dim::<3>(1) * others)
+    (directions.unsqueeze_dim::<3>(1) * others)
         .sum_dim(2)
-        .reshape([num_items, per_item]);
-    let degrees = similarities.clone().sum_dim(1);
+        .reshape([num_items, per_item])
+}
+
+/// `degree^-1/2` of `[items, 1]`, 0 where the degree is not above 0.
+pub(super) fn degree_scales<B: Backend>(degrees: Tensor<B, 2>) -> Tensor<B, 2> {
     let isolated = degrees.clone().lower_equal_elem(0.0);
-    let scales = degrees
+    degrees
         .mask_fill(isolated.clone(), 1.0)
         .sqrt()
         .recip()
-        .mask_fill(isolated, 0.0);
-    let other_scales = scales
-        .clone()
-        .select(0, places)
-        .reshape([num_items, per_item]);
-    similarities * scales * other_scales
+        .mask_fill(isolated, 0.0)
 }
 
-fn leaf<B: AutodiffBackend>(values: Tensor<B::InnerBackend, 2>) -> Tensor<B, 2> {
+/// A value per item, for each item's chosen neighbours: `[items, 1]` to `[items, neighbours]`.
+pub(super) fn of_neighbours<B: Backend>(
+    values: Tensor<B, 2>,
+    neighbours: &Neighbours,
+) -> Tensor<B, 2> {
+    let places = indices(neighbours.items(), &values.device());
+    let [num_items, _] = values.dims();
+    values
+        .select(0, places)
+        .reshape([num_items, neighbours.per_item()])
+}
+
+/// A tensor whose gradient is asked for.
+pub(super) fn leaf<B: AutodiffBackend>(values: Tensor<B::InnerBackend, 2>) -> Tensor<B, 2> {
     Tensor::from_inner(values).require_grad()
 }
 
-fn indices<B: Backend>(rows: &[u32], device: &Device<B>) -> Tensor<B, 1, Int> {
+/// Row numbers on a device.
+pub(super) fn indices<B: Backend>(rows: &[u32], device: &Device<B>) -> Tensor<B, 1, Int> {
     let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let count = rows.len();
     Tensor::from_data(TensorData::new(rows, [count]), device)

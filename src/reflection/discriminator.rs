@@ -16,10 +16,11 @@ use rayon::prelude::*;
 use crate::networks::clip::{Clip, ClipPreprocessing, normalise};
 
 use super::reward::Judgement;
-use crate::recommender::micro::Modality;
-use crate::recommender::neighbours::{Neighbours, degree_scale, largest, unit_rows};
+use crate::recommender::Modality;
+use crate::recommender::graph::degree_scale;
+use crate::recommender::neighbours::{Neighbours, largest, unit_rows};
 use crate::recommender::rank::rank_of;
-use crate::recommender::{ItemSelection, RankingModel};
+use crate::recommender::{ItemSelection, MicroEmbeddings, RankingModel};
 
 /// Similarities held on the host at once.
 const SIMILARITIES_PER_BLOCK: usize = 1 << 22;
@@ -87,6 +88,8 @@ pub trait Discriminator<B: Backend> {
 #[derive(Debug, Clone)]
 pub struct MicroDiscriminator<B: Backend> {
     model: RankingModel<B>,
+    /// All stages of its forward pass.
+    stages: MicroEmbeddings<B>,
     /// Which items of the catalogue the model knows.
     items: ItemSelection,
     given: Space<B>,
@@ -177,10 +180,11 @@ impl<B: Backend> MicroDiscriminator<B> {
             "items of the model and of the selection"
         );
         let config = model.config();
-        let micro = model.micro();
+        let micro = model.network();
         let trained = micro.features(Modality::Image).weight.val();
         let device = trained.device();
         let given: Tensor<B, 2> = model.features().image.tensor(&device);
+        let stages = micro.embeddings(model.graphs());
         let space = |features| Space::new(features, config.num_neighbours, config.block_rows);
         let mut vectors = micro.item_id_embedding.weight.val();
         let mut layers = Vec::new();
@@ -193,7 +197,8 @@ impl<B: Backend> MicroDiscriminator<B> {
             learned: space(micro.projected(Modality::Image)),
             displacement: trained - given,
             layers,
-            collaborative_items: with_stand_ins(&model),
+            collaborative_items: with_stand_ins(&model, &stages),
+            stages,
             items,
             model,
         }
@@ -202,6 +207,11 @@ impl<B: Backend> MicroDiscriminator<B> {
     /// The model that judges.
     pub fn model(&self) -> &RankingModel<B> {
         &self.model
+    }
+
+    /// All stages of the model's forward pass.
+    pub fn stages(&self) -> &MicroEmbeddings<B> {
+        &self.stages
     }
 
     /// Whether the item at this place of the catalogue can be a reference.
@@ -257,7 +267,7 @@ impl<B: Backend> MicroDiscriminator<B> {
         };
         let (users, references) = (places(|case| case.user), places(|case| case.reference));
         let moved = features.clone() + self.displacement.clone().select(0, references.clone());
-        let projected = self.model.micro().image_trs.forward(moved);
+        let projected = self.model.network().image_trs.forward(moved);
         let image_items = self.image_items(
             cases,
             self.given.similarities(features),
@@ -266,9 +276,9 @@ impl<B: Backend> MicroDiscriminator<B> {
         let width = self.model.config().embedding_width;
         let image_items =
             Tensor::from_data(TensorData::new(image_items, [cases.len(), width]), &device);
-        let embeddings = self.model.embeddings();
+        let embeddings = &self.stages;
         let text_items = embeddings.text_items.clone().select(0, references.clone());
-        let fused = self.model.micro().fuse(image_items, text_items).fused;
+        let fused = self.model.network().fuse(image_items, text_items).fused;
         let items = self.collaborative_items.clone().select(0, references) + unit_rows(fused);
 
         let users = embeddings.users.clone().select(0, users);
@@ -367,8 +377,11 @@ impl<B: Backend> Discriminator<B> for MicroDiscriminator<B> {
 }
 
 /// Collaborative item vectors, those of cold items replaced by the mean of their warm text neighbours.
-fn with_stand_ins<B: Backend>(model: &RankingModel<B>) -> Tensor<B, 2> {
-    let vectors = model.embeddings().collaborative_items.clone();
+fn with_stand_ins<B: Backend>(
+    model: &RankingModel<B>,
+    stages: &MicroEmbeddings<B>,
+) -> Tensor<B, 2> {
+    let vectors = stages.collaborative_items.clone();
     let popularity = model.history().popularity();
     if popularity.iter().all(|&count| count > 0) {
         return vectors;

@@ -20,6 +20,7 @@ mod lpips;
 mod mapper;
 mod micro;
 mod pretraining;
+mod recommenders;
 mod reflection;
 mod retrieval;
 mod scheduler;

@@ -5,14 +5,15 @@ use burn::tensor::{Tensor, TensorData};
 use ragar::optimisation::{AdamW, AdamWConfig, CheckpointStore, Interrupt, Progress, Silent};
 use ragar::recommender::contrastive::contrastive;
 use ragar::recommender::graph::{Edges, Graph};
+use ragar::recommender::micro::fit;
 use ragar::recommender::neighbours::{Neighbours, unit_rows};
 use ragar::recommender::rank::{
     Ndcg, RankingOptions, best_items, evaluate_embeddings, evaluate_popularity, rank_of,
 };
-use ragar::recommender::step::{Batch, add_idle_gradients, step};
+use ragar::recommender::step::{Batch, add_idle_gradients};
 use ragar::recommender::{
     FeatureTable, Interactions, ItemFeatures, ItemSelection, Micro, MicroConfig, MicroGraphs,
-    RankingModel,
+    RankingModel, TrainableRecommender,
 };
 use ragar::reflection::discriminator::{Case, Discriminator, MicroDiscriminator};
 use ragar::training::recommender::{
@@ -106,6 +107,7 @@ fn golden_batch(golden: &Golden, index: usize) -> Batch {
         users: part("users"),
         positives: part("pos"),
         negatives: part("neg"),
+        contrasted: Vec::new(),
     }
 }
 
@@ -216,7 +218,7 @@ fn losses_and_gradients_match_the_authors_code() {
         };
         let graphs = golden_graphs(&golden, &config);
         for learn_graphs in [true, false] {
-            let result = step(&micro, &graphs, &config, &batch, learn_graphs);
+            let result = fit(&micro, &graphs, &config, &batch, learn_graphs);
             let losses = result.losses.read();
             for (name, value) in [
                 ("bpr_loss", losses.pairwise),
@@ -516,7 +518,7 @@ fn three_adam_steps_match_the_authors_code() {
         });
         for index in 0..3 {
             let batch = golden_batch(&golden, index);
-            let mut result = step(&micro, &graphs, &config, &batch, index == 0);
+            let mut result = fit(&micro, &graphs, &config, &batch, index == 0);
             let expected = floats(&golden, &format!("{prefix}.loss"))[index];
             let loss = result.losses.read().total;
             assert!(
@@ -524,7 +526,7 @@ fn three_adam_steps_match_the_authors_code() {
                 "step {index}: {loss}, {expected}"
             );
             if index > 0 && coast {
-                add_idle_gradients(&micro, &mut result.gradients);
+                add_idle_gradients(&micro, &micro.graph_parameters(), &mut result.gradients);
             }
             (micro, _) = optimizer.apply(micro, result.gradients, 5e-4);
         }
@@ -549,7 +551,7 @@ fn three_adam_steps_match_the_authors_code() {
 }
 
 /// Users who each like two of `num_groups` groups of items; features name the group.
-fn grouped_world(
+pub fn grouped_world(
     num_users: usize,
     num_items: usize,
     num_groups: usize,
@@ -717,7 +719,7 @@ fn judge(num_item_layers: usize, history: Option<Interactions>) -> MicroDiscrimi
         progress: &Silent,
     };
     let devices = devices();
-    let trained = train::<TestBackend>(
+    let trained = train::<TestBackend, Micro<TestBackend>>(
         &config,
         &training,
         &features,
@@ -727,7 +729,7 @@ fn judge(num_item_layers: usize, history: Option<Interactions>) -> MicroDiscrimi
         surroundings,
     )
     .unwrap();
-    let micro = trained.model.micro().clone();
+    let micro = trained.model.network().clone();
     let history = history.unwrap_or(split.train);
     MicroDiscriminator::new(
         RankingModel::new(config, micro, features, history, &devices.frozen).unwrap(),
@@ -791,7 +793,7 @@ fn a_substituted_feature_is_judged_as_by_rebuilding_everything() {
             )
             .unwrap();
             // The trained table's row moves with the given one.
-            let mut micro = model.micro().clone();
+            let mut micro = model.network().clone();
             let shift: Vec<f32> = feature
                 .iter()
                 .zip(table.row(reference))
@@ -874,7 +876,7 @@ fn a_cold_reference_is_judged_by_its_neighbours() {
             .iter::<f32>()
             .collect()
     };
-    let embeddings = model.embeddings();
+    let embeddings = judge.stages();
     let warm: Vec<usize> = model
         .graphs()
         .text

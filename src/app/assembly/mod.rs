@@ -10,4 +10,4 @@ pub mod samples;
 
 pub use data::DataSet;
 pub use networks::{Eyes, Generation, Language};
-pub use ranking::Ranking;
+pub use ranking::{AnyRanking, Ground, Ranking};

@@ -30,6 +30,18 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Prepare => prepare::run(session),
         Command::Rank(RankCommand::Train { out }) => rank::train(session, out.as_deref()),
         Command::Rank(RankCommand::Eval { model }) => rank::evaluate(session, model.as_deref()),
+        Command::Rank(RankCommand::Score {
+            model,
+            user,
+            reference,
+            images,
+        }) => rank::score(
+            session,
+            model.as_deref(),
+            user,
+            reference.as_deref(),
+            images,
+        ),
         Command::Train { out } => train::run(session, out),
         Command::Generate {
             run,

@@ -182,14 +182,24 @@ impl Default for EvaluationConfig {
     }
 }
 
-/// `[ranking]`: MICRO.
+/// `[ranking]`: the ranking model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RankingConfig {
-    /// `[ranking.model]`: its shape and the weights of its losses.
+    /// A file of item features in place of what CLIP says: a .safetensors file with `image` and `text`, a row
+    /// per line of items.csv each. Empty: CLIP. Pictures cannot be judged with it, only items ranked.
+    pub features: PathBuf,
+    /// `[ranking.model]`: its kind, its shape and the weights of its losses.
     pub model: MicroConfig,
     /// `[ranking.training]`: how it is trained.
     pub training: RecommenderTrainingConfig,
+}
+
+impl RankingConfig {
+    /// Whether features come from a file.
+    pub fn has_feature_file(&self) -> bool {
+        !self.features.as_os_str().is_empty()
+    }
 }
 
 /// `[pretrain]`: how each network of the tiny family is trained.
