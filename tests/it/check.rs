@@ -10,9 +10,12 @@ use crate::cli::{ragar, refuses, stderr, stdout};
 use crate::support::golden_dir;
 
 /// Every recorded case that has a folder of its own.
-const CASES: [&str; 12] = [
+const CASES: [&str; 15] = [
     "blip2-opt",
     "blip2-post-norm",
+    "blip2-t5",
+    "blip2-t5-relu",
+    "blip2-t5-tied",
     "clip",
     "gill-mapper",
     "llama-lora",
@@ -109,6 +112,36 @@ fn a_weight_off_by_a_hundredth_fails() {
         let (code, proof, said) = check(&perturbed(name, folder.path()), &case(name).1);
         assert_eq!(code, Some(1), "{name}: {proof}");
         assert!(said.contains("differ from the reference"), "{name}: {said}");
+    }
+}
+
+/// Ranking models bring their weights along: a folder is not needed.
+#[test]
+fn ranking_models_pass_without_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["micro", "micro-uneven", "lattice", "light-gcn"] {
+        let (_, golden) = case(name);
+        let path = text(&golden);
+        let output = ragar(&["model", "check", "--golden", &path]);
+        assert!(
+            output.status.success(),
+            "{name}: {}{}",
+            stdout(&output),
+            stderr(&output)
+        );
+        let (mut tensors, metadata) = read_tensors_with_metadata(&golden).unwrap();
+        let weight = tensors.get_mut("param.item_id_embedding.weight").unwrap();
+        let shape = weight.shape.to_vec();
+        let mut values: Vec<f32> = weight.iter::<f32>().collect();
+        values[5] += 0.01;
+        *weight = TensorData::new(values, shape);
+        let changed = folder.path().join("changed.safetensors");
+        write_tensors(&changed, &tensors, &metadata).unwrap();
+        refuses(
+            &["model", "check", "--golden", &text(&changed)],
+            1,
+            &["item_emb"],
+        );
     }
 }
 

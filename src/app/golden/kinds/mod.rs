@@ -6,6 +6,7 @@ mod diffusion;
 mod llama;
 mod lpips;
 mod mapper;
+mod recommender;
 mod scheduler;
 
 use super::case::{Case, Outputs};
@@ -27,6 +28,9 @@ pub fn compute(kind: &str, case: &Case<'_>) -> anyhow::Result<Outputs> {
         "pipeline" => diffusion::pipeline(case),
         "scheduler" => scheduler::compute(case),
         "gill-mapper" => mapper::compute(case),
+        "micro" => recommender::micro(case),
+        "lattice" => recommender::lattice(case),
+        "light-gcn" => recommender::light_gcn(case),
         other => anyhow::bail!(
             "{}: kind `{other}` is not known: use one of {}",
             case.golden.path().display(),
@@ -36,7 +40,7 @@ pub fn compute(kind: &str, case: &Case<'_>) -> anyhow::Result<Outputs> {
 }
 
 /// Every kind.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 14] = [
     "clip",
     "clip-text",
     "clip-vision",
@@ -48,6 +52,9 @@ const KINDS: [&str; 11] = [
     "pipeline",
     "scheduler",
     "gill-mapper",
+    "micro",
+    "lattice",
+    "light-gcn",
 ];
 
 /// Does the output come out of many steps, each of which magnifies what was off before?
