@@ -6,3 +6,4 @@ pub mod diffusion;
 pub mod folder;
 pub mod llama;
 pub mod lpips;
+pub mod textual_inversion;

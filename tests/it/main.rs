@@ -25,4 +25,5 @@ mod shapes;
 mod stickers;
 mod support;
 mod text;
+mod textual_inversion;
 mod training;
