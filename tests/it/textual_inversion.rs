@@ -162,7 +162,7 @@ fn tokens_that_cannot_be_used_are_refused() {
     let refuse = |learned: &LearnedToken, encoder: Encoder| {
         let mut config = encoder.config;
         let added = learned.add_to(&mut config, encoder.network, encoder.tokenizer);
-        added.err().expect("must be refused").to_string()
+        added.expect_err("must be refused").to_string()
     };
     let path = write("wide.safetensors", &[("<wide>", vectors(48))]);
     let error = refuse(&LearnedToken::open(&path, None).unwrap(), encoder());
