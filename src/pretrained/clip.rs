@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::folder::{FolderError, HubFolder, write_json};
 use crate::networks::clip::{
-    Clip, ClipConfig, ClipPreprocessing, ClipTextConfig, ClipTextModel, ClipVisionConfig,
-    ClipVisionModel,
+    Clip, ClipConfig, ClipPreprocessing, ClipTextConfig, ClipTextModel, ClipTextProjected,
+    ClipVisionConfig, ClipVisionModel, ClipVisionProjected,
 };
 use crate::text::TextTokenizer;
 
@@ -130,6 +130,66 @@ pub fn open_vision_model<B: Backend>(
         &checkpoint,
         &maps::clip::vision_model(&checkpoint),
     )?;
+    Ok((config, network))
+}
+
+/// Opens a text tower with its projection, where the file has one: a folder of its own, or a whole CLIP.
+///
+/// # Errors
+/// Another architecture, a missing file, weights that do not fit.
+pub fn open_text<B: Backend>(
+    path: &Path,
+    device: &B::Device,
+) -> Result<(ClipTextConfig, ClipTextProjected<B>), FolderError> {
+    let folder = HubFolder::open(path)?;
+    folder.expect(&["clip_text_model", "clip"])?;
+    let config: ClipTextConfig = if folder.model_type() == "clip" {
+        let whole: ClipConfig = folder.parse()?;
+        ClipTextConfig {
+            projection_dim: whole.projection_dim,
+            ..whole.text_config
+        }
+    } else {
+        folder.parse()?
+    };
+    config
+        .validate()
+        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    let checkpoint = folder.weights()?;
+    let projected = checkpoint.contains("text_projection.weight");
+    let mut network = config.init_projected::<B>(projected, device);
+    let key_map = maps::clip::text_projected(&checkpoint);
+    load_into(&mut network, &checkpoint, &key_map)?;
+    Ok((config, network))
+}
+
+/// Opens a vision tower with its projection, where the file has one: a folder of its own, or a whole CLIP.
+///
+/// # Errors
+/// Another architecture, a missing file, weights that do not fit.
+pub fn open_vision<B: Backend>(
+    path: &Path,
+    device: &B::Device,
+) -> Result<(ClipVisionConfig, ClipVisionProjected<B>), FolderError> {
+    let folder = HubFolder::open(path)?;
+    folder.expect(&["clip_vision_model", "clip"])?;
+    let config: ClipVisionConfig = if folder.model_type() == "clip" {
+        let whole: ClipConfig = folder.parse()?;
+        ClipVisionConfig {
+            projection_dim: whole.projection_dim,
+            ..whole.vision_config
+        }
+    } else {
+        folder.parse()?
+    };
+    config
+        .validate()
+        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    let checkpoint = folder.weights()?;
+    let projected = checkpoint.contains("visual_projection.weight");
+    let mut network = config.init_projected::<B>(projected, device);
+    let key_map = maps::clip::vision_projected(&checkpoint);
+    load_into(&mut network, &checkpoint, &key_map)?;
     Ok((config, network))
 }
 

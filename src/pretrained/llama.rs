@@ -1,6 +1,6 @@
 //! Llama and its PEFT adapters from hub folders, and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,9 @@ use model_import::{Checkpoint, ImportError, SaveDtype, load_into, save_from};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::networks::llama::{LlamaAdapter, LlamaConfig, LlamaConfigError, LlamaForCausalLm};
+use crate::networks::llama::{
+    GenerationEnds, LlamaAdapter, LlamaConfig, LlamaConfigError, LlamaForCausalLm,
+};
 use crate::nn::lora::{LoraConfig, LoraConfigError};
 use crate::text::{TextTokenizer, TokenizerError};
 
@@ -88,7 +90,13 @@ pub fn load<B: Backend>(
     device: &B::Device,
 ) -> Result<LlamaFolder<B>, LlamaFolderError> {
     let path = dir.join("config.json");
-    let config: LlamaConfig = read_json(&path)?;
+    let mut config: LlamaConfig = read_json(&path)?;
+    // What ends a text is said best by the file for generation: chat models have more ends there.
+    let generation = dir.join("generation_config.json");
+    if generation.is_file() {
+        let ends: GenerationEnds = read_json(&generation)?;
+        config.eos_token_id = ends.eos_token_id.unwrap_or(config.eos_token_id);
+    }
     let mut model = config
         .init(device)
         .map_err(|source| LlamaFolderError::Config { path, source })?;
@@ -168,7 +176,9 @@ struct AdapterFile {
 
 impl AdapterFile {
     /// The adapter's configuration, or the first key that asks for more than plain LoRA.
-    fn config(&self, path: &Path) -> Result<LoraConfig, LlamaFolderError> {
+    ///
+    /// Where `target_modules` is a regular expression or `all-linear`, the projections are those of `weights`.
+    fn config(&self, path: &Path, weights: &Checkpoint) -> Result<LoraConfig, LlamaFolderError> {
         let refuse = |field, found: String, way_out| {
             Err(LlamaFolderError::AdapterKind {
                 path: path.into(),
@@ -202,13 +212,15 @@ impl AdapterFile {
         if let Some((field, value)) = extras.into_iter().find(|(_, value)| !is_empty(value)) {
             return refuse(field, value.to_string(), "one rank for all layers");
         }
-        let names: Option<Vec<String>> = serde_json::from_value(self.target_modules.clone()).ok();
-        let Some(target_modules) = names else {
-            return refuse(
-                "target_modules",
-                self.target_modules.to_string(),
-                "a list of projection names",
-            );
+        let target_modules = match &self.target_modules {
+            Value::String(_) => adapted_projections(weights),
+            names => match serde_json::from_value::<Vec<String>>(names.clone()) {
+                Ok(names) => names,
+                Err(_) => {
+                    let way_out = "a list of projection names";
+                    return refuse("target_modules", names.to_string(), way_out);
+                }
+            },
         };
         let alpha = if self.use_rslora {
             self.lora_alpha * (self.r as f64).sqrt()
@@ -221,6 +233,15 @@ impl AdapterFile {
             target_modules,
         })
     }
+}
+
+/// The projections that have an update in some layer: `…q_proj.lora_A.weight`.
+fn adapted_projections(weights: &Checkpoint) -> Vec<String> {
+    let names: BTreeSet<&str> = weights
+        .names()
+        .filter_map(|name| name.strip_suffix(".lora_A.weight")?.rsplit('.').next())
+        .collect();
+    names.into_iter().map(String::from).collect()
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -243,10 +264,15 @@ pub fn load_adapter<B: Backend>(
 ) -> Result<(LoraConfig, LlamaAdapter<B>), LlamaFolderError> {
     let path = dir.join("adapter_config.json");
     let file: AdapterFile = read_json(&path)?;
-    let config = file.config(&path)?;
+    let weights = ["adapter_model.safetensors", "adapter_model.bin"].map(|name| dir.join(name));
+    let [safetensors, pickle] = &weights;
+    let weights = Checkpoint::open(match safetensors.exists() || !pickle.exists() {
+        true => safetensors,
+        false => pickle,
+    })?;
+    let config = file.config(&path, &weights)?;
     let mut adapter = LlamaAdapter::zeros(model, &config)
         .map_err(|source| LlamaFolderError::Lora { path, source })?;
-    let weights = Checkpoint::open(&dir.join("adapter_model.safetensors"))?;
     load_into(&mut adapter, &weights, &maps::lora())?;
     Ok((config, adapter))
 }

@@ -8,3 +8,4 @@ pub mod hub;
 mod hub_files;
 pub mod llama;
 pub mod lpips;
+pub mod textual_inversion;

@@ -63,6 +63,8 @@ pub enum TokenizerError {
     Training(String),
 }
 
+mod added;
+
 /// On which side short rows of a batch are filled up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaddingSide {

@@ -39,6 +39,18 @@ CLIP_L = dict(
         num_channels=3, image_size=224, patch_size=14, hidden_act="quick_gelu", layer_norm_eps=1e-5,
     ),
 )
+# As `laion/CLIP-ViT-H-14-laion2B-s32B-b79K` has it: what is absent means transformers' default.
+CLIP_H = dict(
+    projection_dim=1024,
+    text_config=dict(
+        hidden_size=1024, intermediate_size=4096, num_attention_heads=16, num_hidden_layers=24, hidden_act="gelu",
+        projection_dim=512,
+    ),
+    vision_config=dict(
+        hidden_size=1280, intermediate_size=5120, num_attention_heads=16, num_hidden_layers=32, patch_size=14,
+        hidden_act="gelu", projection_dim=512,
+    ),
+)
 BLIP2_OPT = dict(
     num_query_tokens=32,
     vision_config=dict(
@@ -106,6 +118,7 @@ def untied_t5(values):
 # Folder, the configuration's file, the model.
 CASES = [
     ("clip-vit-large-patch14", "CLIPModel", CLIP_L, transformers_model(CLIPConfig, CLIPModel)),
+    ("laion-clip-vit-h-14", "CLIPModel", CLIP_H, transformers_model(CLIPConfig, CLIPModel)),
     ("blip2-opt-2.7b", "Blip2ForConditionalGeneration", BLIP2_OPT,
      transformers_model(Blip2Config, Blip2ForConditionalGeneration)),
     ("blip2-flan-t5-xl", "Blip2ForConditionalGeneration", BLIP2_T5, untied_t5),

@@ -10,6 +10,8 @@ use ragar::networks::blip2::{
 };
 
 use ragar::pretrained::blip2;
+use ragar::text::TextTokenizer;
+use serde_json::json;
 
 use crate::support::{Golden, TestBackend, compare, device, golden_dir};
 
@@ -562,4 +564,73 @@ fn a_folder_that_is_no_blip2_says_so() {
     });
     let error = blip2::open_network::<TestBackend>(folder.path(), &device()).expect_err("a misfit");
     assert!(error.to_string().contains("fc1"), "{error}");
+}
+
+/// A T5 tokeniser of `count` pieces in the published form: pieces with scores, `</s>` behind every text.
+fn t5_tokenizer(folder: &std::path::Path, count: usize) -> TextTokenizer {
+    let special = |id: usize, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let letters = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
+    let mut pieces: Vec<String> = ["<pad>", "</s>", "<unk>", "▁"].map(String::from).to_vec();
+    pieces.extend(letters);
+    let words = (pieces.len()..count).map(|number| format!("▁word{number}"));
+    pieces.extend(words.collect::<Vec<_>>());
+    let vocab: Vec<_> = pieces.iter().map(|piece| json!([piece, -2.0])).collect();
+    let end = json!({"SpecialToken": {"id": "</s>", "type_id": 0}});
+    let definition = json!({
+        "version": "1.0",
+        "added_tokens": [special(0, "<pad>"), special(1, "</s>"), special(2, "<unk>")],
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, end],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
+        },
+        "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+        "model": {"type": "Unigram", "unk_id": 2, "vocab": vocab, "byte_fallback": false},
+    });
+    std::fs::write(folder.join("tokenizer.json"), definition.to_string()).expect("a file");
+    let roles = json!({"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"});
+    std::fs::write(folder.join("tokenizer_config.json"), roles.to_string()).expect("a file");
+    TextTokenizer::open(folder).expect("a tokeniser")
+}
+
+#[test]
+fn a_captioner_with_t5_is_opened_saved_and_opened_again() {
+    let golden = Golden::open("blip2-t5-relu");
+    let folder = edited("blip2-t5-relu", |_| {});
+    let tokenizer = t5_tokenizer(folder.path(), 96);
+    let prompt = tokenizer.encode("word40 a cat");
+    assert_eq!((prompt[0], prompt.last()), (40, Some(&1)));
+    let first = blip2::open::<TestBackend>(folder.path(), &device()).expect("a captioner");
+    let again = tempfile::tempdir().expect("a folder");
+    blip2::save(
+        again.path(),
+        &first.config,
+        &first.network,
+        &first.tokenizer,
+        &first.preprocessing,
+        model_import::SaveDtype::F32,
+    )
+    .expect("a folder");
+    let second = blip2::open::<TestBackend>(again.path(), &device()).expect("a captioner");
+    assert_eq!(second.config, first.config);
+    assert_eq!(second.preprocessing, first.preprocessing);
+    golden.check("output.logits", answer(&second.network, &golden).1);
+    let pixels: Tensor<TestBackend, 4> = golden.float("input.pixel_values");
+    let caption = |captioner: &blip2::PretrainedBlip2<TestBackend>| {
+        let options = CaptionOptions::default();
+        let rows = captioner
+            .network
+            .caption(pixels.clone(), Some(&prompt), &options)
+            .expect("captions");
+        let decode = |ids: &Vec<u32>| captioner.tokenizer.decode(ids).trim().to_string();
+        rows.iter().map(decode).collect::<Vec<_>>()
+    };
+    assert_eq!(caption(&first), caption(&second));
+    assert!(caption(&first).iter().all(|text| !text.is_empty()));
 }

@@ -5,17 +5,26 @@ use ragar::networks::clip::{Clip, ClipConfig, ClipPreprocessing, ClipTextConfig}
 use ragar::pretrained::clip as pretrained;
 use ragar::pretrained::folder::FolderError;
 
-use crate::support::{Golden, TestBackend, compare, device, golden_dir};
+use crate::support::{Golden, TestBackend, compare, device, differs, golden_dir};
 
 fn golden_clip() -> Clip<TestBackend> {
-    let path = golden_dir("clip").join("model");
+    open_clip("clip")
+}
+
+fn open_clip(case: &str) -> Clip<TestBackend> {
+    let path = golden_dir(case).join("model");
     pretrained::open_network(&path, &device()).unwrap().1
 }
 
 #[test]
 fn both_towers_equal_the_reference() {
-    let golden = Golden::open("clip");
-    let output = golden_clip().forward(
+    for case in ["clip", "clip-gelu"] {
+        check_both_towers(&Golden::open(case), &open_clip(case));
+    }
+}
+
+fn check_both_towers(golden: &Golden, clip: &Clip<TestBackend>) {
+    let output = clip.forward(
         golden.int("input.input_ids"),
         Some(golden.int("input.attention_mask")),
         golden.float("input.pixel_values"),
@@ -37,6 +46,93 @@ fn both_towers_equal_the_reference() {
         output.logits_per_text.clone().transpose(),
     );
     golden.check("output.logits_per_text", output.logits_per_text);
+}
+
+#[test]
+fn single_towers_equal_the_reference() {
+    for case in ["clip-text", "clip-text-bare"] {
+        let golden = Golden::open(case);
+        let path = golden_dir(case).join("model");
+        let (_, tower) = pretrained::open_text::<TestBackend>(&path, &device()).unwrap();
+        let mask = golden.int("input.attention_mask");
+        let (text, embeds) = tower.forward(golden.int("input.input_ids"), Some(mask));
+        golden.check("output.last_hidden_state", text.last_hidden_state);
+        golden.check("output.pooler_output", text.pooler_output);
+        golden.check("output.text_embeds", embeds.expect("a projection"));
+        // The tower alone is in the same file.
+        let (_, tower) = pretrained::open_text_model::<TestBackend>(&path, &device()).unwrap();
+        let mask = golden.int("input.attention_mask");
+        let text = tower.forward_masked(golden.int("input.input_ids"), Some(mask));
+        golden.check("output.pooler_output", text.pooler_output);
+    }
+    let golden = Golden::open("clip-vision");
+    let path = golden_dir("clip-vision").join("model");
+    let (_, tower) = pretrained::open_vision::<TestBackend>(&path, &device()).unwrap();
+    let (vision, embeds) = tower.forward(golden.float("input.pixel_values"));
+    golden.check("output.last_hidden_state", vision.last_hidden_state);
+    golden.check("output.pooler_output", vision.pooler_output);
+    golden.check("output.image_embeds", embeds.expect("a projection"));
+}
+
+#[test]
+fn towers_out_of_a_whole_clip_carry_its_projections() {
+    let (clip, golden) = (open_clip("clip-gelu"), Golden::open("clip-gelu"));
+    let path = golden_dir("clip-gelu").join("model");
+    let (config, text) = pretrained::open_text::<TestBackend>(&path, &device()).unwrap();
+    assert_eq!(config.projection_dim, 28);
+    let ids = || golden.int("input.input_ids");
+    let (_, embeds) = text.forward(ids(), None);
+    assert_eq!(
+        embeds.expect("a projection").into_data(),
+        clip.text_embeds(ids()).into_data()
+    );
+    let (_, vision) = pretrained::open_vision::<TestBackend>(&path, &device()).unwrap();
+    let pixels = || golden.float("input.pixel_values");
+    let (_, embeds) = vision.forward(pixels());
+    assert_eq!(
+        embeds.expect("a projection").into_data(),
+        clip.image_embeds(pixels()).into_data()
+    );
+    // A text encoder without one says so by its absence.
+    let path = golden_dir("pipeline").join("model/text_encoder");
+    let (_, text) = pretrained::open_text::<TestBackend>(&path, &device()).unwrap();
+    assert!(text.text_projection.is_none());
+}
+
+#[test]
+fn every_option_of_the_towers_shows() {
+    let golden = Golden::open("clip-text");
+    let path = golden_dir("clip-text").join("model");
+    let text = std::fs::read_to_string(path.join("config.json")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let weights = "model.safetensors";
+    std::fs::copy(path.join(weights), dir.path().join(weights)).unwrap();
+    for (from, to, output) in [
+        ("\"gelu\"", "\"quick_gelu\"", "output.last_hidden_state"),
+        (
+            "\"eos_token_id\": 59",
+            "\"eos_token_id\": 1",
+            "output.pooler_output",
+        ),
+        (
+            "\"hidden_size\"",
+            "\"layer_norm_eps\": 0.001, \"hidden_size\"",
+            "output.last_hidden_state",
+        ),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        std::fs::write(dir.path().join("config.json"), changed).unwrap();
+        let (_, tower) = pretrained::open_text::<TestBackend>(dir.path(), &device()).unwrap();
+        let mask = golden.int("input.attention_mask");
+        let (states, _) = tower.forward(golden.int("input.input_ids"), Some(mask));
+        let actual = match output {
+            "output.pooler_output" => states.pooler_output.into_data(),
+            _ => states.last_hidden_state.into_data(),
+        };
+        let expected = golden.data(output);
+        assert!(differs(&expected, &actual), "{to} was not noticed");
+    }
 }
 
 #[test]

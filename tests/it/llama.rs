@@ -8,7 +8,7 @@ use ragar::nn::lora::LoraConfig;
 use ragar::nn::rotary::{Rotary, RotaryScaling};
 use ragar::pretrained::llama as folder;
 
-use crate::support::{Golden, TestBackend, compare, device, devices, golden_dir};
+use crate::support::{Golden, TestBackend, compare, device, devices, differs, golden_dir};
 
 type Model = LlamaForCausalLm<TestBackend>;
 
@@ -60,6 +60,89 @@ fn grouped_queries_with_an_adapter_match_the_reference() {
         "output.base_logits",
         base.logits(hidden(&base, golden.int("input.input_ids"))),
     );
+}
+
+#[test]
+fn scaled_rotations_and_padding_on_the_left_match_the_reference() {
+    for (case, adapted) in [("llama-llama3", true), ("llama-linear", false)] {
+        let golden = Golden::open(case);
+        let model = if adapted {
+            load_adapted(case)
+        } else {
+            load(case)
+        };
+        check_padded(&golden, &model, "output.logits");
+        if adapted {
+            check_padded(
+                &golden,
+                &model.clone().without_adapter(),
+                "output.base_logits",
+            );
+        }
+        let (states, _) = padded_states(&golden, &model);
+        golden.check("output.last_hidden_state", states);
+
+        // Prompts without their padding have the reference's answers, whatever stands beside them.
+        let real = |row: &Vec<u32>, mask: &Vec<u32>| {
+            let pairs = row.iter().zip(mask).filter(|(_, mask)| **mask == 1);
+            pairs.map(|(id, _)| *id).collect::<Vec<u32>>()
+        };
+        let padded = rows(&golden.data("input.input_ids"));
+        let masks = rows(&golden.data("input.attention_mask"));
+        let prompts: Vec<Vec<u32>> = padded.iter().zip(&masks).map(|(r, m)| real(r, m)).collect();
+        let answers = model.generate(&prompts, 8, &[2]);
+        for (answer, expected) in answers
+            .iter()
+            .zip(rows(&golden.data("output.generated_ids")))
+        {
+            assert_eq!(*answer, expected[padded[0].len()..], "{case}");
+        }
+    }
+}
+
+/// States of the padded rows, set to zero where they are padding, and the mask.
+fn padded_states(
+    golden: &Golden,
+    model: &Model,
+) -> (Tensor<TestBackend, 3>, Tensor<TestBackend, 3>) {
+    let mask = golden.int::<2>("input.attention_mask");
+    let embedded = model.embed(golden.int("input.input_ids"));
+    let states = model.forward_hidden(embedded, Some(mask.clone()));
+    let mask = mask.float().unsqueeze_dim::<3>(2);
+    (states * mask.clone(), mask)
+}
+
+fn check_padded(golden: &Golden, model: &Model, name: &str) {
+    let (states, mask) = padded_states(golden, model);
+    golden.check(name, model.logits(states) * mask);
+}
+
+#[test]
+fn a_changed_rotation_shows() {
+    let golden = Golden::open("llama-llama3");
+    let folder = golden_dir("llama-llama3").join("model");
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let weights = "model.safetensors";
+    std::fs::copy(folder.join(weights), dir.path().join(weights)).unwrap();
+    for (from, to) in [
+        ("\"factor\": 4.0", "\"factor\": 4.2"),
+        ("\"low_freq_factor\": 1.0", "\"low_freq_factor\": 1.2"),
+        ("\"high_freq_factor\": 2.0", "\"high_freq_factor\": 2.2"),
+        (
+            "\"original_max_position_embeddings\": 16",
+            "\"original_max_position_embeddings\": 15",
+        ),
+        ("\"rope_theta\": 100.0", "\"rope_theta\": 101.0"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(dir.path().join("config.json"), text.replace(from, to)).unwrap();
+        let model = folder::load(dir.path(), &device()).unwrap().model;
+        let (states, mask) = padded_states(&golden, &model);
+        let logits = (model.logits(states) * mask).into_data();
+        let expected = golden.data("output.base_logits");
+        assert!(differs(&expected, &logits), "{to} was not noticed");
+    }
 }
 
 #[test]
@@ -169,6 +252,62 @@ fn an_adapter_saved_and_loaded_is_the_same() {
     );
 }
 
+/// An adapter whose every number follows from a seed or a rule.
+fn adapter_of_ours(base: &Model) -> (LoraConfig, LlamaAdapter<TestBackend>) {
+    let config = LoraConfig {
+        r: 3,
+        alpha: 5.0,
+        target_modules: vec!["q_proj".into(), "o_proj".into(), "down_proj".into()],
+    };
+    let mut adapter = LlamaAdapter::new(base, &config, 11).unwrap();
+    for layer in &mut adapter.layers {
+        let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+        for update in [
+            &mut attention.q_proj,
+            &mut attention.o_proj,
+            &mut mlp.down_proj,
+        ] {
+            // What training would fill starts as zeros.
+            let weight = &mut update.as_mut().unwrap().lora_B.weight;
+            let shape = weight.val().dims();
+            let values: Vec<f32> = (0..shape[0] * shape[1])
+                .map(|i| ((i * 37 + 11) % 64) as f32 / 64.0 - 0.5)
+                .collect();
+            let values = Tensor::from_data(TensorData::new(values, shape), &device());
+            *weight = Param::from_tensor(values);
+        }
+    }
+    (config, adapter)
+}
+
+/// `RAGAR_WRITE_GOLDEN=1` writes the folder anew; `tests/golden/llama_rope.py` then records what PEFT makes of it.
+#[test]
+fn a_folder_saved_here_computes_the_same_in_peft() {
+    let base = load("llama-mha");
+    let (config, adapter) = adapter_of_ours(&base);
+    let dir = tempfile::tempdir().unwrap();
+    folder::save_adapter(dir.path(), &config, &adapter, "llama-mha").unwrap();
+    let committed = golden_dir("llama-saved-adapter").join("adapter");
+    let files = ["adapter_config.json", "adapter_model.safetensors"];
+    if std::env::var_os("RAGAR_WRITE_GOLDEN").is_some() {
+        std::fs::create_dir_all(&committed).unwrap();
+        for file in files {
+            std::fs::copy(dir.path().join(file), committed.join(file)).unwrap();
+        }
+    }
+    for file in files {
+        let written = std::fs::read(dir.path().join(file)).unwrap();
+        assert!(
+            written == std::fs::read(committed.join(file)).unwrap(),
+            "{file} is not what PEFT was shown"
+        );
+    }
+    let golden = Golden::open("llama-saved-adapter");
+    let adapted = base.with_adapter(&adapter);
+    let logits = adapted.logits(hidden(&adapted, golden.int("input.input_ids")));
+    golden.check("output.logits", logits);
+}
+
 #[test]
 fn adapters_beyond_plain_lora_are_refused_by_name() {
     let base = load("llama-lora");
@@ -192,6 +331,17 @@ fn adapters_beyond_plain_lora_are_refused_by_name() {
         error.contains("`query`") && error.contains("q_proj"),
         "{error}"
     );
+    let error = refused("[\n    \"q_proj\",\n    \"v_proj\"\n  ]", "7");
+    assert!(
+        error.contains("target_modules") && error.contains("list"),
+        "{error}"
+    );
+    // Where the configuration gives no list, the file's own projections are taken.
+    let list = "[\n    \"q_proj\",\n    \"v_proj\"\n  ]";
+    let changed = text.replace(list, "\"all-linear\"");
+    std::fs::write(dir.path().join("adapter_config.json"), changed).unwrap();
+    let (config, _) = folder::load_adapter(dir.path(), &base).unwrap();
+    assert_eq!(config.target_modules, ["q_proj", "v_proj"]);
     // A projection that the configuration does not name must not be dropped in silence.
     let error = refused("\"q_proj\",", "");
     assert!(error.contains("q_proj.lora_A.weight"), "{error}");
@@ -354,6 +504,69 @@ fn configurations_that_cannot_be_built_are_named() {
         let error = refused(from, to);
         assert!(error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn rotary_settings_are_read_in_every_form() {
+    let text = std::fs::read_to_string(golden_dir("llama-mha").join("model/config.json")).unwrap();
+    let read = |settings: &str| -> LlamaConfig {
+        let changed = text.replace("\"rope_scaling\": null", settings);
+        assert_ne!(changed, text);
+        serde_json::from_str(&changed).unwrap()
+    };
+    let linear = RotaryScaling::Linear { factor: 2.0 };
+    for settings in [
+        r#""rope_scaling": {"type": "linear", "factor": 2.0}"#,
+        r#""rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2.0}"#,
+        r#""rope_parameters": {"rope_type": "linear", "factor": 2.0}"#,
+    ] {
+        assert_eq!(read(settings).rope_scaling(), Ok(linear), "{settings}");
+    }
+    for settings in [
+        r#""rope_theta": 500.0"#,
+        r#""rope_parameters": {"rope_theta": 500.0}"#,
+        r#""rope_scaling": {"rope_type": "default", "rope_theta": 500.0}"#,
+    ] {
+        let config = read(settings);
+        assert_eq!(config.rope_theta(), 500.0, "{settings}");
+        assert_eq!(config.rope_scaling(), Ok(RotaryScaling::None), "{settings}");
+    }
+    // Without its own number, the context that was trained on is the network's.
+    let settings = r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0}"#;
+    assert!(matches!(
+        read(settings).rope_scaling(),
+        Ok(RotaryScaling::Llama3 {
+            original_context: 256,
+            ..
+        })
+    ));
+    for kind in ["dynamic", "yarn", "longrope"] {
+        let settings = format!(r#""rope_scaling": {{"type": "{kind}", "factor": 2.0}}"#);
+        let error = read(&settings).rope_scaling().unwrap_err().to_string();
+        assert!(error.contains(kind) && error.contains("llama3"), "{error}");
+    }
+}
+
+#[test]
+fn the_generation_file_has_the_last_word_on_ends() {
+    let source = golden_dir("llama-mha").join("model");
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(source.join(file), dir.path().join(file)).unwrap();
+    }
+    let ends = || {
+        folder::load::<TestBackend>(dir.path(), &device())
+            .unwrap()
+            .config
+            .eos_token_id
+    };
+    assert_eq!(ends(), [2]);
+    let path = dir.path().join("generation_config.json");
+    std::fs::write(&path, r#"{"eos_token_id": [9, 2], "do_sample": true}"#).unwrap();
+    assert_eq!(ends(), [9, 2]);
+    std::fs::write(&path, r#"{"temperature": 0.6}"#).unwrap();
+    assert_eq!(ends(), [2]);
 }
 
 #[test]

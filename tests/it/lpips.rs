@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use model_import::{hub_shapes, maps, read_tensors, write_tensors};
 use ragar::networks::lpips::{Lpips, LpipsError, Net};
 use ragar::pretrained::lpips;
 
-use crate::support::{Golden, TestBackend, compare, device, golden_dir};
+use crate::support::{Golden, TestBackend, compare, device, devices, golden_dir};
 
 const CASES: [(&str, Net); 3] = [
     ("lpips-vgg", Net::Vgg),
@@ -162,6 +164,28 @@ fn images_that_cannot_be_compared_are_refused() {
         let total = distance.expect("a distance").total.into_scalar();
         assert_eq!(total, 0.0, "{net}");
     }
+}
+
+/// Sets every parameter to zero.
+struct Silence;
+
+impl<B: Backend> ModuleMapper<B> for Silence {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|tensor| tensor.mul_scalar(0.0))
+    }
+}
+
+#[test]
+fn gradients_are_numbers_where_every_channel_is_zero() {
+    let device = devices().train;
+    let mut network = Net::Squeeze.init::<TestBackend>(&device);
+    network.trunk = network.trunk.map(&mut Silence).no_grad();
+    let image = Tensor::<TestBackend, 4>::full([1, 3, 32, 32], 0.3, &device).require_grad();
+    let other = Tensor::<TestBackend, 4>::zeros([1, 3, 32, 32], &device);
+    let distance = network.forward(image.clone(), other).expect("a distance");
+    let gradients = distance.total.sum().backward();
+    let gradient = image.grad(&gradients).expect("a gradient").into_data();
+    assert!(gradient.iter::<f32>().all(f32::is_finite));
 }
 
 #[test]

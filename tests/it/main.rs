@@ -28,5 +28,6 @@ mod shapes;
 mod stickers;
 mod support;
 mod text;
+mod textual_inversion;
 mod training;
 mod weights;

@@ -60,6 +60,13 @@ fn clip_vit_large() {
 }
 
 #[test]
+fn clip_vit_huge() {
+    let folder = "laion-clip-vit-h-14";
+    let network = config::<ClipConfig>(folder).init::<TestBackend>(&device());
+    check(folder, &network, &maps::clip::clip(), 986_109_441);
+}
+
+#[test]
 fn blip2_opt() {
     let folder = "blip2-opt-2.7b";
     let network = config::<Blip2Config>(folder).init::<TestBackend>(&device());

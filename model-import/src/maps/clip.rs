@@ -19,6 +19,29 @@ pub fn vision_model(checkpoint: &Checkpoint) -> KeyMap {
     tower(checkpoint, "vision_model.").ignore("text_model.*")
 }
 
+/// The text tower and its projection, out of a file of their own or of a whole CLIP.
+pub fn text_projected(checkpoint: &Checkpoint) -> KeyMap {
+    projected(checkpoint, "text_model", "text_projection")
+        .ignore("vision_model.*")
+        .ignore("visual_projection.*")
+}
+
+/// The vision tower and its projection, out of a file of their own or of a whole CLIP.
+pub fn vision_projected(checkpoint: &Checkpoint) -> KeyMap {
+    projected(checkpoint, "vision_model", "visual_projection")
+        .ignore("text_model.*")
+        .ignore("text_projection.*")
+}
+
+fn projected(checkpoint: &Checkpoint, tower: &str, projection: &str) -> KeyMap {
+    let map = clip().ignore("logit_scale");
+    if checkpoint.has_prefix(&format!("{tower}.")) {
+        map
+    } else {
+        map.rename(projection, projection).rename("", tower)
+    }
+}
+
 fn tower(checkpoint: &Checkpoint, prefix: &str) -> KeyMap {
     let map = clip()
         .ignore("text_projection.*")

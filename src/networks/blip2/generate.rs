@@ -63,22 +63,12 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
         prompt_ids: Option<&[u32]>,
         options: &CaptionOptions,
     ) -> Result<Vec<Vec<u32>>, Blip2Error> {
-        let rows = pixel_values.dims()[0];
-        let mut prompt = vec![self.image_placeholder(); self.num_query_tokens()];
-        match prompt_ids {
-            Some(ids) => prompt.extend(ids),
-            None => prompt.push(
-                self.text_config()
-                    .start_token()
-                    .ok_or(Blip2Error::NoStartToken)?,
-            ),
-        }
+        let tokens = self.prompts(pixel_values.dims()[0], prompt_ids)?;
         // OPT's texts begin with the prompt, T5's with its start token.
         let start = match &self.language_model {
-            LanguageModel::Opt(_) => prompt.len(),
+            LanguageModel::Opt(_) => tokens.width(),
             LanguageModel::T5(_) => 1,
         };
-        let tokens = TokenBatch::unpadded(vec![prompt; rows]);
         let ends = self.end_tokens(options);
         let texts = self.generate(pixel_values, &tokens, options)?;
         let caption = |text: Vec<u32>| {
@@ -89,6 +79,28 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
                 .collect()
         };
         Ok(texts.into_iter().map(caption).collect())
+    }
+
+    /// A prompt for each of `rows` images: placeholders, then the text, start token included; without one the start
+    /// token alone.
+    ///
+    /// # Errors
+    /// When there is no text and the configuration names no start token.
+    pub fn prompts(
+        &self,
+        rows: usize,
+        prompt_ids: Option<&[u32]>,
+    ) -> Result<TokenBatch, Blip2Error> {
+        let mut prompt = vec![self.image_placeholder(); self.num_query_tokens()];
+        match prompt_ids {
+            Some(ids) => prompt.extend(ids),
+            None => prompt.push(
+                self.text_config()
+                    .start_token()
+                    .ok_or(Blip2Error::NoStartToken)?,
+            ),
+        }
+        Ok(TokenBatch::unpadded(vec![prompt; rows]))
     }
 
     /// Continues or answers `tokens`. Each row holds what the text begins with — OPT's the prompt, T5's the start token

@@ -6,8 +6,10 @@
 
 pub mod config;
 mod encoder;
+mod learned_tokens;
 mod model;
 pub mod preprocessing;
+mod projected;
 pub mod text;
 pub mod vision;
 
@@ -15,5 +17,6 @@ pub use config::{ClipConfig, ClipConfigError, ClipTextConfig, ClipVisionConfig};
 pub use encoder::{ClipAttention, ClipEncoder, ClipEncoderLayer, ClipMlp};
 pub use model::{Clip, ClipOutput, normalise};
 pub use preprocessing::{ClipPreprocessing, PreprocessingError};
+pub use projected::{ClipTextProjected, ClipVisionProjected};
 pub use text::{ClipTextModel, ClipTextOutput};
 pub use vision::{ClipVisionModel, ClipVisionOutput};

@@ -87,6 +87,21 @@ fn initializer_range() -> f64 {
     0.02
 }
 
+/// `eos_token_id` of `generation_config.json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GenerationEnds {
+    /// End tokens, none where the file names none.
+    #[serde(deserialize_with = "some_of_one_or_many")]
+    pub eos_token_id: Option<Vec<u32>>,
+}
+
+fn some_of_one_or_many<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<u32>>, D::Error> {
+    one_or_many(deserializer).map(|ends| Some(ends).filter(|ends| !ends.is_empty()))
+}
+
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -105,9 +120,12 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RopeParameters {
-    /// `default`, `linear` or `llama3`; older files call the key `type`.
-    #[serde(alias = "type", skip_serializing_if = "Option::is_none")]
+    /// `default`, `linear` or `llama3`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_type: Option<String>,
+    /// The same in older files. Some hold both keys.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub former_type: Option<String>,
     /// Base of the frequencies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
@@ -178,9 +196,9 @@ impl LlamaConfig {
 
     /// Base of the rotary frequencies.
     pub fn rope_theta(&self) -> f64 {
-        self.rope_parameters
-            .as_ref()
-            .and_then(|parameters| parameters.rope_theta)
+        [&self.rope_parameters, &self.rope_scaling]
+            .into_iter()
+            .find_map(|parameters| parameters.as_ref()?.rope_theta)
             .or(self.rope_theta)
             .unwrap_or(10_000.0)
     }
@@ -193,7 +211,10 @@ impl LlamaConfig {
         let Some(parameters) = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()) else {
             return Ok(RotaryScaling::None);
         };
-        let rope_type = parameters.rope_type.as_deref().unwrap_or("default");
+        let rope_type = parameters.rope_type.as_deref();
+        let rope_type = rope_type
+            .or(parameters.former_type.as_deref())
+            .unwrap_or("default");
         let needed = |value: Option<f64>, field| {
             value.ok_or_else(|| LlamaConfigError::MissingRope {
                 rope_type: rope_type.into(),

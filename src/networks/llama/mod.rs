@@ -13,6 +13,6 @@ pub mod model;
 
 pub use adapter::LlamaAdapter;
 pub use cache::KeyValueCache;
-pub use config::{LlamaConfig, LlamaConfigError};
+pub use config::{GenerationEnds, LlamaConfig, LlamaConfigError};
 pub use image_tokens::ImageTokens;
 pub use model::{LlamaForCausalLm, LlamaModel};

@@ -23,6 +23,7 @@ const WRAPPERS: [&str; 2] = ["state_dict", "model_state_dict"];
 /// Dictionaries within dictionaries; real files have three at most.
 const DEEPEST: usize = 16;
 const LONGEST_NAME: usize = 512;
+const MOST_TEXTS: usize = 64;
 
 /// An open file: its pickle's tensors in memory, their values on disk.
 #[derive(Debug)]
@@ -64,11 +65,12 @@ impl PytorchFile {
             storages,
         } = container::read(&file).map_err(bad)?;
         let views = Names::collect(&objects, root, pickle_bytes).map_err(bad)?;
+        let metadata = texts(&objects, root);
 
         let mut opened = Self {
             tensors: BTreeMap::new(),
             places: BTreeMap::new(),
-            metadata: BTreeMap::new(),
+            metadata,
             file,
         };
         for (name, view) in views {
@@ -103,6 +105,20 @@ impl PytorchFile {
         }
         Ok(opened)
     }
+}
+
+/// The texts that stand beside the tensors, such as an embedding's `name`.
+fn texts(objects: &Objects, root: Id) -> BTreeMap<String, String> {
+    let Value::Dict(entries) = objects.get(root) else {
+        return BTreeMap::new();
+    };
+    let short = |text: &&str| text.len() <= LONGEST_NAME;
+    let pairs = entries.iter().filter_map(|(key, value)| {
+        let key = objects.text(*key).filter(short)?;
+        let value = objects.text(*value).filter(short)?;
+        Some((key.to_string(), value.to_string()))
+    });
+    pairs.take(MOST_TEXTS).collect()
 }
 
 impl Source for PytorchFile {
