@@ -94,6 +94,9 @@ pub enum Command {
     /// Train and judge the ranking model alone
     #[command(subcommand, arg_required_else_help = true)]
     Rank(RankCommand),
+    /// Experiments about the method
+    #[command(subcommand, arg_required_else_help = true)]
+    Study(StudyCommand),
     /// Train the preference model
     #[command(
         long_about = "Train the preference model: adapter, [IMG] tokens, mapper and fusion, by the ranking model's reward.\n\n\
@@ -268,6 +271,27 @@ pub enum RankCommand {
         /// Pictures, or folders of pictures
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<PathBuf>,
+    },
+}
+
+/// `ragar study`.
+#[derive(Debug, Subcommand)]
+pub enum StudyCommand {
+    /// Does the ranking model learn more from the items that retrieval finds? (paper Sec. 2, Fig. 2)
+    #[command(
+        long_about = "Does the ranking model learn more from the items that retrieval finds? (paper Sec. 2, Fig. 2)\n\n\
+            Trains MICRO on retrieval.k items per user: those closest to the user's last item by caption (ret), those after \
+            them (exp-ret), random ones, and, as a control, those closest to another user's last item. Recall@10 and NDCG@10 \
+            of the last item, with intervals over users: assumptions.md, .json and .svg.",
+        after_help = "Example:\n  ragar study assumptions --config configs/tiny.toml --out runs/assumptions --seeds 5"
+    )]
+    Assumptions {
+        /// The run's folder
+        #[arg(long, value_name = "DIR", default_value = "runs/assumptions")]
+        out: PathBuf,
+        /// Trainings per kind of history
+        #[arg(long, value_name = "COUNT", default_value_t = 5)]
+        seeds: u64,
     },
 }
 

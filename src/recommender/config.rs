@@ -147,9 +147,10 @@ impl MicroConfig {
     }
 }
 
-/// At most `block_rows` rows, and so many that the block has no more than 2²⁴ cells (64 MiB).
+/// At most `block_rows` rows, and so many that the block has no more than 24 MiB: above 32 MiB the C library asks the
+/// system for every block anew.
 pub(crate) fn rows_per_block(block_rows: usize, columns: usize) -> usize {
-    const CELLS: usize = 1 << 24;
+    const CELLS: usize = 6 << 20;
     block_rows.min(CELLS / columns.max(1)).max(1)
 }
 

@@ -7,6 +7,7 @@ use super::contract::{Embeddings, Recommender};
 use super::features::ItemFeatures;
 use super::interactions::Interactions;
 use super::micro::Micro;
+use super::neighbours::host;
 use super::rank::{RankingOptions, RankingScores, best_items, evaluate_embeddings};
 
 /// A recommender over one catalogue, frozen; MICRO where nothing else is said.
@@ -89,8 +90,7 @@ impl<B: Backend, R: Recommender<B>> RankingModel<B, R> {
 
     /// One user's scores of all items.
     pub fn scores(&self, user: usize) -> Vec<f32> {
-        let scores = self.embeddings.scores(user..user + 1);
-        scores.into_data().iter::<f32>().collect()
+        host(self.embeddings.scores(user..user + 1))
     }
 
     /// The `count` best items for a user, those of the training history left out.

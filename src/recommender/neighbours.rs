@@ -35,7 +35,7 @@ impl Neighbours {
                 .clone()
                 .slice([start..end])
                 .matmul(directions.clone().transpose());
-            let block: Vec<f32> = block.into_data().iter::<f32>().collect();
+            let block = host(block);
             let rows: Vec<Vec<(u32, f32)>> = block
                 .par_chunks(num_items)
                 .enumerate()
@@ -124,24 +124,58 @@ pub fn unit_rows<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 /// The places and values of the `count` largest values, the largest first, the lower place first in a tie.
+///
+/// One pass: most values are below the smallest of those kept, and one comparison says so. A value that is
+/// not a number counts as larger than any, as in [`f32::total_cmp`].
 pub fn largest(values: &[f32], count: usize) -> Vec<(u32, f32)> {
     let count = count.min(values.len());
     if count == 0 {
         return Vec::new();
     }
-    let mut order: Vec<u32> = (0..values.len() as u32).collect();
-    let by_value = |a: &u32, b: &u32| {
-        values[*b as usize]
-            .total_cmp(&values[*a as usize])
-            .then(a.cmp(b))
-    };
-    if count < order.len() {
-        order.select_nth_unstable_by(count - 1, by_value);
-        order.truncate(count);
+    let mut kept: Vec<(u32, f32)> = (0u32..).zip(values[..count].iter().copied()).collect();
+    kept.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut least = ordinal(kept[count - 1].1);
+    for (place, &value) in values.iter().enumerate().skip(count) {
+        // Places ascend, so an equal value comes after those kept.
+        if ordinal(value) > least {
+            let at = kept.partition_point(|&(_, other)| ordinal(other) >= ordinal(value));
+            kept.pop();
+            kept.insert(at, (place as u32, value));
+            least = ordinal(kept[count - 1].1);
+        }
     }
-    order.sort_unstable_by(by_value);
-    order
-        .into_iter()
-        .map(|place| (place, values[place as usize]))
-        .collect()
+    kept
+}
+
+/// Integers in the order of [`f32::total_cmp`].
+fn ordinal(value: f32) -> i32 {
+    let bits = value.to_bits() as i32;
+    bits ^ (((bits >> 31) as u32) >> 1) as i32
+}
+
+/// A tensor's values on the host, row after row.
+pub fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>();
+    data.into_vec()
+        .expect("values that were converted are of this type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_are_those_of_a_sort() {
+        let values: Vec<f32> = (0..500u32)
+            .map(|place| ((place * 7919) % 101) as f32 - 50.0)
+            .chain([f32::NAN, -0.0, 0.0, f32::INFINITY, f32::NEG_INFINITY])
+            .collect();
+        let mut sorted: Vec<(u32, f32)> = (0u32..).zip(values.iter().copied()).collect();
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for count in [0, 1, 3, 20, 505, 900] {
+            let found: Vec<u32> = largest(&values, count).iter().map(|&(p, _)| p).collect();
+            let expected: Vec<u32> = sorted.iter().map(|&(p, _)| p).take(count).collect();
+            assert_eq!(found, expected, "{count}");
+        }
+    }
 }

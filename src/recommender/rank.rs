@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::interactions::Interactions;
-use super::neighbours::largest;
+use super::neighbours::{host, largest};
 
 /// Scores held on the host at once while ranking.
 const SCORES_PER_BLOCK: usize = 1 << 22;
@@ -174,10 +174,7 @@ pub fn evaluate_embeddings<B: Backend>(
 ) -> Vec<RankingScores> {
     let items = items.clone().transpose();
     evaluate(
-        |range| {
-            let scores = users.clone().slice([range]).matmul(items.clone());
-            scores.into_data().iter::<f32>().collect()
-        },
+        |range| host(users.clone().slice([range]).matmul(items.clone())),
         excluded,
         relevant,
         options,

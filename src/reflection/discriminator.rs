@@ -18,7 +18,7 @@ use crate::networks::clip::{Clip, ClipPreprocessing, normalise};
 use super::reward::Judgement;
 use crate::recommender::Modality;
 use crate::recommender::graph::degree_scale;
-use crate::recommender::neighbours::{Neighbours, largest, unit_rows};
+use crate::recommender::neighbours::{Neighbours, host, largest, unit_rows};
 use crate::recommender::rank::rank_of;
 use crate::recommender::{ItemSelection, MicroEmbeddings, RankingModel};
 
@@ -125,7 +125,7 @@ impl<B: Backend> Space<B> {
     /// Similarities of new features `[cases, width]` to all items, row after row.
     fn similarities(&self, features: Tensor<B, 2>) -> Vec<f32> {
         let similarities = unit_rows(features).matmul(self.directions.clone());
-        similarities.into_data().iter::<f32>().collect()
+        host(similarities)
     }
 
     /// The graph's row of `reference` for new similarities: `(item, weight)`.
@@ -285,7 +285,7 @@ impl<B: Backend> MicroDiscriminator<B> {
         let scores: Tensor<B, 2> = (items * users.clone()).sum_dim(1);
         let others = users.matmul(embeddings.items.clone().transpose());
         let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
-        let others: Vec<f32> = others.into_data().iter::<f32>().collect();
+        let others = host(others);
         let num_items = self.model.features().num_items();
         cases
             .par_iter()

@@ -59,6 +59,41 @@ pub fn prepare(
         .embeddings(&pictures, batch_size, &store, progress)?;
 
     let places: Vec<usize> = words.iter().copied().collect();
+    let (captions, semantic) = captioned(config, data, eyes, &places, device, progress)?;
+    let keywords = keywords(config, data, language, &places, &captions, &store, progress)?;
+
+    let count = pictures.len();
+    let width = visual.first().map_or(0, Vec::len);
+    let mut items = ItemFeatures {
+        captions: vec![String::new(); count],
+        semantic: vec![vec![0.0; width]; count],
+        visual,
+        keywords: vec![String::new(); count],
+    };
+    let rows = captions.into_iter().zip(semantic).zip(keywords);
+    for (place, ((caption, embedding), answer)) in places.into_iter().zip(rows) {
+        items.captions[place] = caption;
+        items.semantic[place] = embedding;
+        items.keywords[place] = answer;
+    }
+    Ok(items)
+}
+
+/// Captions of the items at `places`, and what CLIP says of each.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn captioned(
+    config: &RunConfig,
+    data: &DataSet,
+    eyes: &Eyes,
+    places: &[usize],
+    device: &Device<Backend>,
+    progress: &dyn Progress,
+) -> anyhow::Result<(Vec<String>, Vec<Vec<f32>>)> {
+    let store = store(config);
+    let batch_size = config.features.batch_size;
+    let pictures = pictures(data, config)?;
     let open = |folder: &Path| blip2::open::<Backend>(folder, device);
     let captioner = opening("captioner", &config.models.captioner, "captioner", open)?;
     let captioner = Captioner {
@@ -77,23 +112,7 @@ pub fn prepare(
     let semantic = eyes
         .semantic()
         .embeddings(&texts, batch_size, &store, progress)?;
-    let keywords = keywords(config, data, language, &places, &captions, &store, progress)?;
-
-    let count = pictures.len();
-    let width = visual.first().map_or(0, Vec::len);
-    let mut items = ItemFeatures {
-        captions: vec![String::new(); count],
-        semantic: vec![vec![0.0; width]; count],
-        visual,
-        keywords: vec![String::new(); count],
-    };
-    let rows = captions.into_iter().zip(semantic).zip(keywords);
-    for (place, ((caption, embedding), answer)) in places.into_iter().zip(rows) {
-        items.captions[place] = caption;
-        items.semantic[place] = embedding;
-        items.keywords[place] = answer;
-    }
-    Ok(items)
+    Ok((captions, semantic))
 }
 
 /// The language model's keyword answer to each of `places`.

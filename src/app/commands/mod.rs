@@ -9,11 +9,12 @@ mod model;
 mod prepare;
 mod pretrain;
 mod rank;
+mod study;
 mod train;
 
 pub use demo::{BUDGET as DEMO_BUDGET, QUICK as DEMO_QUICK};
 
-use super::cli::{Command, DataCommand, ModelCommand, RankCommand};
+use super::cli::{Command, DataCommand, ModelCommand, RankCommand, StudyCommand};
 use super::session::Session;
 
 /// Does what was asked.
@@ -42,6 +43,9 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             reference.as_deref(),
             images,
         ),
+        Command::Study(StudyCommand::Assumptions { out, seeds }) => {
+            study::assumptions(session, out, *seeds)
+        }
         Command::Train { out } => train::run(session, out),
         Command::Generate {
             run,

@@ -4,6 +4,7 @@
 
 mod chart;
 mod html;
+mod intervals;
 mod sheet;
 mod text;
 
@@ -16,6 +17,7 @@ use super::files;
 use super::pictures::png;
 
 pub use chart::{Chart, Series};
+pub use intervals::intervals;
 
 /// Everything that a report shows.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -7,6 +7,8 @@
 mod run;
 mod sampler;
 
+use std::time::Instant;
+
 use burn::tensor::Device;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
@@ -318,11 +320,13 @@ pub fn train<B: AutodiffBackend, R: TrainableRecommender<B>>(
                 epoch: run.num_epochs(),
             });
         }
+        let started = Instant::now();
         let losses = run.epoch(&sampler, &mut graphs, saved)?;
+        let seconds = started.elapsed().as_secs_f64();
         let epoch = run.num_epochs();
         let mut message = format!("loss {:.4}", losses.total);
         let due = epoch.is_multiple_of(training.evaluation_interval) || epoch == max_epochs;
-        let mut line = serde_json::json!({"losses": losses, "recall": null});
+        let mut line = serde_json::json!({"losses": losses, "recall": null, "seconds": seconds});
         if due && !split.validation.is_empty() {
             let figures = run.evaluate(&mut graphs, &excluded, &split.validation);
             let longest = figures.iter().max_by_key(|figure| figure.cutoff);
