@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::backend;
 
+pub mod loading;
+
 const ABOUT: &str = "Personalised image generation: re-draws an item to a user's taste";
 
 const LONG_ABOUT: &str = "\
@@ -227,6 +229,16 @@ pub enum DataCommand {
         /// A folder with items.csv, interactions.csv, histories.jsonl and images/
         dir: PathBuf,
     },
+    #[command(flatten)]
+    Load(loading::LoadCommand),
+    /// Bring the pictures whose addresses a data folder knows
+    #[command(
+        long_about = "Bring the pictures whose addresses a data folder knows (column url of items.csv).\n\n\
+            Each host is asked at its pace, what is there is not asked for again, and a stopped run goes on where it was. \
+            What fails stands in pictures-failed.jsonl with its reason. Addresses of private networks are not followed.",
+        after_help = "Example:\n  ragar data pictures data/pog --parallel 16"
+    )]
+    Pictures(loading::PicturesArguments),
 }
 
 /// `ragar rank`.

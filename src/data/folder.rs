@@ -271,7 +271,7 @@ fn read_items(root: &Path, findings: &mut Vec<Finding>) -> (Catalogue, Vec<usize
 }
 
 /// A picture's path must stay inside the folder whatever it says.
-fn inside(path: &str) -> Result<(), Problem> {
+pub(super) fn inside(path: &str) -> Result<(), Problem> {
     let refuse = |reason: &str| {
         Err(Problem::OutsidePath {
             path: path.to_string(),
@@ -335,7 +335,7 @@ fn read_interactions(
 }
 
 /// Whole seconds; fractions, as some exports write them, are cut.
-fn seconds(text: &str) -> Option<i64> {
+pub(super) fn seconds(text: &str) -> Option<i64> {
     let text = text.trim();
     text.parse::<i64>().ok().or_else(|| {
         let number: f64 = text.parse().ok()?;

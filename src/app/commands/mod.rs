@@ -27,6 +27,8 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             data::stickers(session, packages, out)
         }
         Command::Data(DataCommand::Check { dir }) => data::check(session, dir),
+        Command::Data(DataCommand::Load(command)) => data::load(session, command),
+        Command::Data(DataCommand::Pictures(arguments)) => data::pictures(session, arguments),
         Command::Demo { quick, out } => demo::run(session, *quick, out),
         Command::Prepare => prepare::run(session),
         Command::Rank(RankCommand::Train { out }) => rank::train(session, out.as_deref()),
