@@ -215,7 +215,7 @@ impl AdapterFile {
         let target_modules = match &self.target_modules {
             Value::String(_) => adapted_projections(weights),
             names => match serde_json::from_value::<Vec<String>>(names.clone()) {
-                Ok(names) => names,
+                Ok(names) => names.iter().map(|name| projection(name)).collect(),
                 Err(_) => {
                     let way_out = "a list of projection names";
                     return refuse("target_modules", names.to_string(), way_out);
@@ -233,6 +233,15 @@ impl AdapterFile {
             target_modules,
         })
     }
+}
+
+/// A target's projection: PEFT also takes the part before it, `self_attn.q_proj`.
+fn projection(target: &str) -> String {
+    let plain = match target.rsplit_once('.') {
+        Some(("self_attn" | "mlp", name)) => name,
+        _ => target,
+    };
+    plain.to_string()
 }
 
 /// The projections that have an update in some layer: `…q_proj.lora_A.weight`.

@@ -342,6 +342,15 @@ fn adapters_beyond_plain_lora_are_refused_by_name() {
     std::fs::write(dir.path().join("adapter_config.json"), changed).unwrap();
     let (config, _) = folder::load_adapter(dir.path(), &base).unwrap();
     assert_eq!(config.target_modules, ["q_proj", "v_proj"]);
+    let changed = text.replace("\"q_proj\"", "\"self_attn.q_proj\"");
+    std::fs::write(dir.path().join("adapter_config.json"), changed).unwrap();
+    let (config, _) = folder::load_adapter(dir.path(), &base).unwrap();
+    assert_eq!(config.target_modules, ["q_proj", "v_proj"]);
+    // The older name of the file; what it holds decides how it is read.
+    let renamed = dir.path().join("adapter_model.bin");
+    std::fs::rename(dir.path().join(weights), &renamed).unwrap();
+    folder::load_adapter(dir.path(), &base).unwrap();
+    std::fs::rename(renamed, dir.path().join(weights)).unwrap();
     // A projection that the configuration does not name must not be dropped in silence.
     let error = refused("\"q_proj\",", "");
     assert!(error.contains("q_proj.lora_A.weight"), "{error}");
