@@ -10,14 +10,20 @@ use crate::cli::{ragar, refuses, stderr, stdout};
 use crate::support::golden_dir;
 
 /// Every recorded case that has a folder of its own.
-const CASES: [&str; 15] = [
+const CASES: [&str; 21] = [
     "blip2-opt",
     "blip2-post-norm",
     "blip2-t5",
     "blip2-t5-relu",
     "blip2-t5-tied",
     "clip",
+    "clip-gelu",
+    "clip-text",
+    "clip-text-bare",
+    "clip-vision",
     "gill-mapper",
+    "llama-linear",
+    "llama-llama3",
     "llama-lora",
     "llama-mha",
     "scheduler-euler",

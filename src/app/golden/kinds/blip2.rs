@@ -1,7 +1,5 @@
 //! BLIP-2.
 
-use anyhow::Context as _;
-
 use crate::app::backend::Backend;
 use crate::app::golden::case::{Case, Outputs, zeroed};
 use crate::networks::blip2::{CaptionOptions, LanguageModel, TokenBatch};
@@ -56,11 +54,7 @@ pub fn compute(case: &Case<'_>) -> anyhow::Result<Outputs> {
         outputs.put_rows("generated_ids", &texts);
     }
     if golden.asks_for("caption_ids") {
-        let start = network.text_config().start_token();
-        let start = start.context("config.json: text_config names no start token")?;
-        let mut prompt = vec![network.image_placeholder(); network.num_query_tokens()];
-        prompt.push(start);
-        let bare = TokenBatch::unpadded(vec![prompt; pixels.dims()[0]]);
+        let bare = network.prompts(pixels.dims()[0], None)?;
         let texts = network.generate(pixels, &bare, &options()?)?;
         outputs.put_rows("caption_ids", &texts);
     }

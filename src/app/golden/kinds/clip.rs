@@ -1,8 +1,5 @@
 //! CLIP, whole and by towers.
 
-use burn::tensor::{DType, Tensor};
-use model_import::Checkpoint;
-
 use crate::app::backend::Backend;
 use crate::app::golden::case::{Case, Outputs};
 use crate::pretrained::clip;
@@ -31,43 +28,27 @@ pub fn whole(case: &Case<'_>) -> anyhow::Result<Outputs> {
 
 /// The text tower; its embedding is not normalised.
 pub fn text(case: &Case<'_>) -> anyhow::Result<Outputs> {
-    let (config, tower) = clip::open_text_model::<Backend>(case.folder()?, &case.device)?;
+    let (config, network) = clip::open_text::<Backend>(case.folder()?, &case.device)?;
     let ids = case.tokens("input_ids", config.vocab_size)?;
-    let output = case.ready(tower).forward_masked(ids, case.mask()?);
+    let (states, embeds) = case.ready(network).forward(ids, case.mask()?);
     let mut outputs = Outputs::default();
-    if case.golden.asks_for("text_embeds") {
-        let pooled = output.pooler_output.clone();
-        outputs.put("text_embeds", projected(case, pooled, "text_projection")?);
+    outputs.put("last_hidden_state", states.last_hidden_state);
+    outputs.put("pooler_output", states.pooler_output);
+    if let Some(embeds) = embeds {
+        outputs.put("text_embeds", embeds);
     }
-    outputs.put("last_hidden_state", output.last_hidden_state);
-    outputs.put("pooler_output", output.pooler_output);
     Ok(outputs)
 }
 
 /// The vision tower; its embedding is not normalised.
 pub fn vision(case: &Case<'_>) -> anyhow::Result<Outputs> {
-    let (_, tower) = clip::open_vision_model::<Backend>(case.folder()?, &case.device)?;
-    let output = case.ready(tower).forward(case.floats("pixel_values")?);
+    let (_, network) = clip::open_vision::<Backend>(case.folder()?, &case.device)?;
+    let (states, embeds) = case.ready(network).forward(case.floats("pixel_values")?);
     let mut outputs = Outputs::default();
-    if case.golden.asks_for("image_embeds") {
-        let pooled = output.pooler_output.clone();
-        outputs.put(
-            "image_embeds",
-            projected(case, pooled, "visual_projection")?,
-        );
+    outputs.put("last_hidden_state", states.last_hidden_state);
+    outputs.put("pooler_output", states.pooler_output);
+    if let Some(embeds) = embeds {
+        outputs.put("image_embeds", embeds);
     }
-    outputs.put("last_hidden_state", output.last_hidden_state);
-    outputs.put("pooler_output", output.pooler_output);
     Ok(outputs)
-}
-
-/// Pooled states in the joint space, by the projection that the checkpoint holds beside its tower.
-fn projected(
-    case: &Case<'_>,
-    pooled: Tensor<Backend, 2>,
-    projection: &str,
-) -> anyhow::Result<Tensor<Backend, 2>> {
-    let weight = Checkpoint::open(case.folder()?)?.tensor(&format!("{projection}.weight"))?;
-    let weight = Tensor::<Backend, 2>::from_data(weight.convert_dtype(DType::F32), &case.device);
-    Ok(pooled.matmul(weight.cast(case.dtype).transpose()))
 }
