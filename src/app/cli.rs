@@ -230,7 +230,7 @@ pub enum DataCommand {
         dir: PathBuf,
     },
     #[command(flatten)]
-    Load(loading::LoadCommand),
+    Load(Box<loading::LoadCommand>),
     /// Bring the pictures whose addresses a data folder knows
     #[command(
         long_about = "Bring the pictures whose addresses a data folder knows (column url of items.csv).\n\n\

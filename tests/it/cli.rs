@@ -269,3 +269,104 @@ fn a_full_disk_is_an_error_that_names_the_file_and_leaves_no_half_checkpoint() {
     let whole = left.lines().filter(|name| !name.ends_with(".tmp")).count();
     assert_eq!(whole, 0, "a checkpoint that was not written whole: {left}");
 }
+
+#[test]
+fn data_folders_are_made_and_used_from_the_command_line() {
+    let bench = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| bench.path().join(name).display().to_string();
+    let write = |name: &str, text: &str| {
+        let file = bench.path().join(name);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        std::fs::write(file, text).expect("a file");
+    };
+    write(
+        "ml/movies.csv",
+        "movieId,title,genres\n1,A,Drama\n2,B,War\n3,C,Comedy\n",
+    );
+    write(
+        "ml/ratings.csv",
+        "userId,movieId,rating,timestamp\n1,1,5,1\n1,2,4,2\n1,3,1,3\n",
+    );
+    write(
+        "pog/item_data.txt",
+        "a,1,//127.0.0.1:9/a.jpg,t\nb,1,//127.0.0.1:9/b.jpg,u\n",
+    );
+    write("pog/user_data.txt", "u,a;b,o\n");
+    write("r/r.inter", "user_id:token\titem_id:token\nu\ta\nu\tb\n");
+    write("clicks.csv", "user,item,title\nu,a,A\nu,b,B\n");
+    let (ml, pog, recbole, table) = (path("ml"), path("pog"), path("r"), path("clicks.csv"));
+    let blank = ["--without-picture", "blank"];
+    let runs: [(&str, Vec<&str>); 4] = [
+        (
+            "movielens",
+            [&["data", "movielens", &ml, "--min-rating", "2"], &blank[..]].concat(),
+        ),
+        (
+            "recbole",
+            [&["data", "recbole", &recbole], &blank[..]].concat(),
+        ),
+        (
+            "table",
+            [&["data", "table", &table, "--text", "title"], &blank[..]].concat(),
+        ),
+        ("pog", vec!["data", "pog", &pog]),
+    ];
+    for (name, arguments) in runs {
+        let out = path(&format!("out-{name}"));
+        let output =
+            ragar(&[&arguments[..], &["--history", "1", "--out", &out, "--json"]].concat());
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        let report: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        assert_eq!(report["num_histories"], 1, "{report}");
+        if name != "pog" {
+            let check = ragar(&["data", "check", &out]);
+            assert!(check.status.success(), "{}", stdout(&check));
+        }
+    }
+    // Nothing is asked of this machine itself, and nothing came.
+    refuses(
+        &["data", "pictures", &path("out-pog"), "--retries", "0"],
+        1,
+        &["not one picture"],
+    );
+    let ledger = bench.path().join("out-pog/pictures-failed.jsonl");
+    assert!(
+        std::fs::read_to_string(ledger)
+            .expect("a ledger")
+            .contains("private")
+    );
+    refuses(
+        &["data", "movielens", &ml, "--out", &ml],
+        1,
+        &["would be replaced"],
+    );
+    refuses(&["data", "movielens", &ml], 2, &["--out"]);
+    refuses(
+        &["data", "table", &table, "--out", "x", "--user", "who"],
+        2,
+        &["--user", "user, item"],
+    );
+    refuses(
+        &[
+            "data",
+            "table",
+            &table,
+            "--out",
+            "x",
+            "--histories",
+            "first",
+        ],
+        2,
+        &["first", "stretches"],
+    );
+    refuses(
+        &["data", "pictures", &path("out-pog"), "--parallel", "0"],
+        2,
+        &["--parallel"],
+    );
+    refuses(
+        &["data", "ser30k", &ml, "--out", &path("s")],
+        1,
+        &["Images"],
+    );
+}

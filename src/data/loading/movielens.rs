@@ -95,10 +95,9 @@ fn add_movies(
 ) -> Result<(), LoadError> {
     let mut rows = open(options, "movies.csv")?;
     let columns = Columns::of(&rows);
-    let require = |name, role| columns.require(Some(name), &[], role, "the published name");
-    let id = require("movieId", "movie")?;
-    let title = require("title", "title")?;
-    let genres = require("genres", "genres")?;
+    let id = columns.named("movieId")?;
+    let title = columns.named("title")?;
+    let genres = columns.named("genres")?;
     let path = rows.path().to_path_buf();
     let mut row = StringRecord::new();
     loop {
@@ -156,11 +155,10 @@ fn words_of_genres(genres: &str) -> String {
 fn add_ratings(options: &MovieLensOptions, found: &mut Gathering) -> Result<(), LoadError> {
     let mut rows = open(options, "ratings.csv")?;
     let columns = Columns::of(&rows);
-    let require = |name, role| columns.require(Some(name), &[], role, "the published name");
-    let user = require("userId", "user")?;
-    let movie = require("movieId", "movie")?;
-    let rating = require("rating", "rating")?;
-    let time = require("timestamp", "time")?;
+    let user = columns.named("userId")?;
+    let movie = columns.named("movieId")?;
+    let rating = columns.named("rating")?;
+    let time = columns.named("timestamp")?;
     let path = rows.path().to_path_buf();
     let mut row = StringRecord::new();
     loop {
@@ -325,10 +323,9 @@ struct Link {
 fn links(options: &MovieLensOptions, found: &mut Gathering) -> Result<Vec<Link>, LoadError> {
     let mut rows = open(options, "links.csv")?;
     let columns = Columns::of(&rows);
-    let require = |name, role| columns.require(Some(name), &[], role, "the published name");
-    let movie = require("movieId", "movie")?;
-    let imdb = require("imdbId", "IMDb number")?;
-    let tmdb = require("tmdbId", "TMDB number")?;
+    let movie = columns.named("movieId")?;
+    let imdb = columns.named("imdbId")?;
+    let tmdb = columns.named("tmdbId")?;
     let path = rows.path().to_path_buf();
     let mut links = Vec::new();
     let mut row = StringRecord::new();

@@ -203,15 +203,27 @@ impl<'a> Columns<'a> {
                 .iter()
                 .find_map(|guess| names.iter().position(|name| name == guess)));
         };
-        let mut found = (0..self.names.len()).filter(|&place| self.names[place] == wanted);
-        match (found.next(), found.next()) {
-            (Some(place), None) => Ok(Some(place)),
-            (Some(_), Some(_)) => Err(LoadError::file(
-                self.path,
-                format!("the column {wanted:?} stands twice in the first line"),
-            )),
-            (None, _) => Err(self.missing(role, option)),
+        if !self.names.iter().any(|name| name == wanted) {
+            return Err(self.missing(role, option));
         }
+        self.named(wanted).map(Some)
+    }
+
+    /// The place of the column that a published layout calls `name`.
+    ///
+    /// # Errors
+    /// One that is missing or stands twice.
+    pub fn named(&self, name: &str) -> Result<usize, LoadError> {
+        let mut found = (0..self.names.len()).filter(|&place| self.names[place] == name);
+        let reason = match (found.next(), found.next()) {
+            (Some(place), None) => return Ok(place),
+            (Some(_), Some(_)) => format!("the column {name:?} stands twice in the first line"),
+            (None, _) => format!(
+                "the column {name:?} is missing; the columns found are {}",
+                self.names.join(", ")
+            ),
+        };
+        Err(LoadError::file(self.path, reason))
     }
 
     /// As [`Columns::find`], and there must be one.

@@ -18,9 +18,9 @@ pub const MAX_FIELD_BYTES: usize = 1 << 20;
 
 /// How bytes stand for letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     #[default]
+    #[serde(rename = "utf-8")]
     Utf8,
     /// ISO-8859-1: a byte is a code point.
     #[serde(rename = "latin-1")]
