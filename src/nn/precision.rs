@@ -1,8 +1,9 @@
-//! A network in another floating-point type.
+//! A network in another floating-point type, and what must not be computed in half precision.
 
 use burn::module::{Module, ModuleMapper, Param};
+use burn::nn::GroupNorm;
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 struct Cast(FloatDType);
 
@@ -16,4 +17,18 @@ impl<B: Backend> ModuleMapper<B> for Cast {
 /// `module` with every float parameter in `dtype`; its inputs must then be of that type too.
 pub fn cast_parameters<B: Backend, M: Module<B>>(module: M, dtype: FloatDType) -> M {
     module.map(&mut Cast(dtype))
+}
+
+/// `norm` of `input`, computed in f32 whatever both are stored in: means and variances over thousands of values lose
+/// too much in half precision, and the reference widens here too.
+pub fn widened_norm<B: Backend, const D: usize>(
+    norm: &GroupNorm<B>,
+    input: Tensor<B, D>,
+) -> Tensor<B, D> {
+    match input.dtype() {
+        dtype @ (DType::F16 | DType::BF16) => cast_parameters(norm.clone(), FloatDType::F32)
+            .forward(input.cast(FloatDType::F32))
+            .cast(dtype),
+        _ => norm.forward(input),
+    }
 }

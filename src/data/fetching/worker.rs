@@ -221,7 +221,7 @@ impl Workshop {
             }
             let count = reader
                 .read(&mut piece)
-                .map_err(|error| Failure::passing(format!("the answer broke off: {error}")))?;
+                .map_err(|error| broken_off(&error))?;
             if count == 0 {
                 break;
             }
@@ -235,6 +235,17 @@ impl Workshop {
             return Err(Failure::passing("the answer is shorter than it says"));
         }
         file.sync_all().map_err(failed)
+    }
+}
+
+/// Why reading ended: a connection may hold next time; a host that packs unasked will do so again.
+fn broken_off(error: &std::io::Error) -> Failure {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(ureq::Error::Decompress(encoding, _)) => Failure::for_good(format!(
+            "the host answers in {encoding}, which was not asked for: {error}"
+        )),
+        _ => Failure::passing(format!("the answer broke off: {error}")),
     }
 }
 

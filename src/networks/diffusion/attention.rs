@@ -12,6 +12,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::resnet::{convolution, group_norm};
 use crate::nn::attention::{merge_heads, scaled_dot_product, split_heads};
 use crate::nn::linear::over_tokens;
+use crate::nn::precision::widened_norm;
 
 /// The dropout that the hub's lists count as an element; it never drops here.
 fn no_dropout() -> Dropout {
@@ -179,7 +180,7 @@ impl<B: Backend> Transformer2DModel<B> {
     /// `[batch, width, height, width]` and `[batch, tokens, context width]` → the first shape.
     pub fn forward(&self, input: Tensor<B, 4>, context: Tensor<B, 3>) -> Tensor<B, 4> {
         let [batch, channels, height, width] = input.dims();
-        let normed = self.norm.forward(input.clone());
+        let normed = widened_norm(&self.norm, input.clone());
         let tokens = |map: Tensor<B, 4>| map.flatten::<3>(2, 3).swap_dims(1, 2);
         let mut hidden = match &self.proj_in {
             Projection::Convolution(convolution) => tokens(convolution.forward(normed)),

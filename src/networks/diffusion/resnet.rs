@@ -8,6 +8,8 @@ use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Tensor, backend::Backend};
 
+use crate::nn::precision::widened_norm;
+
 /// A convolution that keeps height and width.
 pub(crate) fn convolution<B: Backend>(
     channels: [usize; 2],
@@ -75,13 +77,15 @@ impl<B: Backend> ResnetBlock2D<B> {
     /// `[batch, in, height, width]` → `[batch, out, height, width]`; `time` is the SiLU of the time embedding,
     /// `[batch, time width]` (the same for every block, so it is computed once).
     pub fn forward(&self, input: Tensor<B, 4>, time: Option<Tensor<B, 2>>) -> Tensor<B, 4> {
-        let mut hidden = self.conv1.forward(silu(self.norm1.forward(input.clone())));
+        let mut hidden = self
+            .conv1
+            .forward(silu(widened_norm(&self.norm1, input.clone())));
         if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
             let shift = projection.forward(time);
             let [batch, channels] = shift.dims();
             hidden = hidden + shift.reshape([batch, channels, 1, 1]);
         }
-        let hidden = self.conv2.forward(silu(self.norm2.forward(hidden)));
+        let hidden = self.conv2.forward(silu(widened_norm(&self.norm2, hidden)));
         let shortcut = match &self.conv_shortcut {
             Some(convolution) => convolution.forward(input),
             None => input,
@@ -100,7 +104,7 @@ impl<B: Backend> Downsample2D<B> {
     /// The denoising network pads all sides by `padding`; the autoencoder passes 0 and pads right and bottom only.
     pub fn new(channels: usize, padding: usize, device: &B::Device) -> Self {
         let padding = match padding {
-            0 => PaddingConfig2d::Explicit(0, 0, 1, 1),
+            0 => PaddingConfig2d::Valid,
             p => PaddingConfig2d::Explicit(p, p, p, p),
         };
         Self {
@@ -113,8 +117,21 @@ impl<B: Backend> Downsample2D<B> {
 
     /// `[batch, channels, height, width]` → `[batch, channels, ⌈height / 2⌉, ⌈width / 2⌉]`.
     pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
-        self.conv.forward(input)
+        match self.conv.padding {
+            PaddingConfig2d::Valid => self.conv.forward(padded(input)),
+            _ => self.conv.forward(input),
+        }
     }
+}
+
+/// Zeros to the right and at the bottom. Not by the convolution's own padding: one that differs by side is made with
+/// f32 zeros on flex, which half-precision values do not mix with.
+fn padded<B: Backend>(input: Tensor<B, 4>) -> Tensor<B, 4> {
+    let [batch, channels, height, width] = input.dims();
+    let (device, dtype) = (input.device(), input.dtype());
+    let zeros = |shape: [usize; 4]| Tensor::<B, 4>::zeros(shape, &device).cast(dtype);
+    let wide = Tensor::cat(vec![input, zeros([batch, channels, height, 1])], 3);
+    Tensor::cat(vec![wide, zeros([batch, channels, 1, width + 1])], 2)
 }
 
 /// Nearest-neighbour enlargement, then a convolution.

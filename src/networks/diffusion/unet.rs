@@ -10,6 +10,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::config::{DiffusionConfigError, UNetConfig};
 use super::resnet::{convolution, group_norm};
 use super::unet_blocks::{DownBlock, MidBlock, UpBlock};
+use crate::nn::precision::widened_norm;
 use crate::nn::timestep::{TimestepEmbedding, sinusoidal};
 
 /// Predicts noise (or velocity) in latents, given a time step and conditioning states.
@@ -91,6 +92,6 @@ impl<B: Backend> UNet2DConditionModel<B> {
             hidden = block.forward(hidden, &time, &encoder_hidden_states, &mut skips);
         }
         self.conv_out
-            .forward(silu(self.conv_norm_out.forward(hidden)))
+            .forward(silu(widened_norm(&self.conv_norm_out, hidden)))
     }
 }

@@ -12,6 +12,7 @@ use super::resnet::{
 };
 use super::vae_config::VaeConfig;
 use crate::nn::attention::scaled_dot_product;
+use crate::nn::precision::widened_norm;
 
 /// The autoencoder's norms all add this to the variance.
 const EPSILON: f64 = 1e-6;
@@ -40,9 +41,7 @@ impl<B: Backend> SpatialAttention<B> {
 
     fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let shape = input.dims();
-        let tokens = self
-            .group_norm
-            .forward(input.clone())
+        let tokens = widened_norm(&self.group_norm, input.clone())
             .flatten::<3>(2, 3)
             .swap_dims(1, 2);
         let one_head = |tokens: Tensor<B, 3>| tokens.unsqueeze_dim::<4>(1);
@@ -142,7 +141,7 @@ impl<B: Backend> Encoder<B> {
         }
         let hidden = self.mid_block.forward(hidden);
         self.conv_out
-            .forward(silu(self.conv_norm_out.forward(hidden)))
+            .forward(silu(widened_norm(&self.conv_norm_out, hidden)))
     }
 }
 
@@ -203,7 +202,7 @@ impl<B: Backend> Decoder<B> {
             }
         }
         self.conv_out
-            .forward(silu(self.conv_norm_out.forward(hidden)))
+            .forward(silu(widened_norm(&self.conv_norm_out, hidden)))
     }
 }
 
