@@ -256,3 +256,63 @@ fn unusable_questions_are_refused_by_name() {
     write_tensors(&changed, &infinite, &metadata).unwrap();
     refuses(&words, 1, &["`output.sample`", "not finite"]);
 }
+
+/// Checkpoints of any type become one safetensors file that computes the same.
+#[test]
+fn converted_checkpoints_pass_the_same_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| text(&folder.path().join(name));
+    for name in ["unet-sd15", "pipeline"] {
+        let (model, golden) = case(name);
+        let written = ragar(&["model", "convert", &text(&model), "--out", &out(name)]);
+        assert!(written.status.success(), "{}", stderr(&written));
+        let (code, _, said) = check(&folder.path().join(name), &golden);
+        assert_eq!(code, Some(0), "{name}: {said}");
+    }
+    // Half the size, and no longer exact.
+    let (model, golden) = case("vae");
+    let half = out("half");
+    let words = [
+        "model",
+        "convert",
+        &text(&model),
+        "--out",
+        &half,
+        "--dtype",
+        "bf16",
+    ];
+    assert!(ragar(&words).status.success());
+    assert_eq!(check(Path::new(&half), &golden).0, Some(1));
+    let size = |folder: &Path| {
+        let file = folder.join("diffusion_pytorch_model.safetensors");
+        std::fs::metadata(file).unwrap().len()
+    };
+    assert!(size(Path::new(&half)) * 10 < size(&model) * 6);
+    // A file of weights alone.
+    let file = out("weights.safetensors");
+    let language = text(&golden_dir("llama-mha").join("model"));
+    assert!(
+        ragar(&["model", "convert", &language, "--out", &file])
+            .status
+            .success()
+    );
+    assert!(Path::new(&file).is_file());
+
+    refuses(
+        &["model", "convert", &language, "--out", &language],
+        1,
+        &["written over itself"],
+    );
+    refuses(
+        &["model", "convert", &file, "--out", &out("x")],
+        2,
+        &[".safetensors"],
+    );
+    let empty = out("empty");
+    std::fs::create_dir(&empty).unwrap();
+    refuses(
+        &["model", "convert", &empty, "--out", &out("y")],
+        1,
+        &["no weights"],
+    );
+}

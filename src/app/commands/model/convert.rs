@@ -60,7 +60,7 @@ pub fn convert(
             "{}: the checkpoint would be written over itself; name another folder after --out",
             out.display()
         );
-        folder(session, from, out, dtype, &mut files)?;
+        folder(from, out, dtype, &mut files)?;
         anyhow::ensure!(
             !files.is_empty(),
             "{}: no weights in this folder or those in it",
@@ -90,13 +90,7 @@ fn same_folder(from: &Path, out: &Path) -> bool {
 }
 
 /// The weights in `from` under the name that its library looks for, its companions, and its subfolders (a pipeline's).
-fn folder(
-    session: &Session,
-    from: &Path,
-    out: &Path,
-    dtype: SaveDtype,
-    files: &mut Vec<File>,
-) -> anyhow::Result<()> {
+fn folder(from: &Path, out: &Path, dtype: SaveDtype, files: &mut Vec<File>) -> anyhow::Result<()> {
     let unreadable = || format!("{}: cannot be read", from.display());
     std::fs::create_dir_all(out).with_context(|| format!("{}: cannot be made", out.display()))?;
     let mut entries = Vec::new();
@@ -120,7 +114,7 @@ fn folder(
             continue;
         }
         if path.is_dir() {
-            folder(session, &path, &out.join(&name), dtype, files)?;
+            folder(&path, &out.join(&name), dtype, files)?;
             continue;
         }
         let ending = path.extension().unwrap_or_default().to_string_lossy();

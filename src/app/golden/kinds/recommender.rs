@@ -224,7 +224,6 @@ impl<'a> Recorded<'a> {
             let options = RankingOptions {
                 cutoffs: self.cutoffs.clone(),
                 ndcg,
-                ..RankingOptions::default()
             };
             let taken = self.history.sorted();
             let scores =
