@@ -34,7 +34,12 @@ pub fn of_item(id: &str, source: &Path) -> String {
             .iter()
             .any(|device| name.strip_prefix(device).is_some_and(|rest| rest.len() < 2))
     };
-    if id.chars().all(safe) && id.len() <= LONGEST && !id.starts_with('-') && !device(id) {
+    if !id.is_empty()
+        && id.chars().all(safe)
+        && id.len() <= LONGEST
+        && !id.starts_with('-')
+        && !device(id)
+    {
         return format!("images/{id}.{ending}");
     }
     // Upper case too: some systems take A and a for the same file.

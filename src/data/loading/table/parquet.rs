@@ -1,9 +1,12 @@
 //! Parquet as a table, by rows; nested columns become text.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
@@ -24,9 +27,13 @@ impl ParquetRows {
     /// # Errors
     /// A file that is missing or no Parquet file that can be read here.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let broken = |error| LoadError::file(path, format!("no readable Parquet file: {error}"));
+        let broken = |error: ParquetError| {
+            LoadError::file(path, format!("no readable Parquet file: {error}"))
+        };
         let file = File::open(path).map_err(LoadError::io(path))?;
-        let reader = SerializedFileReader::new(file).map_err(broken)?;
+        let num_bytes = file.metadata().map_err(LoadError::io(path))?.len();
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(broken)?;
+        require_places(reader.metadata(), num_bytes).map_err(broken)?;
         let schema = reader.metadata().file_metadata().schema();
         let columns = schema
             .get_fields()
@@ -53,14 +60,14 @@ impl Rows for ParquetRows {
     }
 
     fn read(&mut self, row: &mut StringRecord) -> Result<Option<usize>, LoadError> {
-        let Some(next) = self.rows.next() else {
-            return Ok(None);
-        };
         self.num_read += 1;
         // A page that is broken stays so: no row after it can be read.
-        let next = next.map_err(|error| {
+        let next = guarded(|| self.rows.next().transpose()).map_err(|error| {
             LoadError::file(&self.path, format!("row {}: {error}", self.num_read))
         })?;
+        let Some(next) = next else {
+            return Ok(None);
+        };
         row.clear();
         for (column, field) in next.get_column_iter() {
             let text = text_of(field);
@@ -79,6 +86,33 @@ impl Rows for ParquetRows {
         }
         Ok(Some(self.num_read))
     }
+}
+
+/// Every column's bytes lie inside the file; the crate takes that for granted, and panics where it is not so.
+fn require_places(metadata: &ParquetMetaData, num_bytes: u64) -> Result<(), ParquetError> {
+    for group in metadata.row_groups() {
+        for column in group.columns() {
+            let start = column
+                .dictionary_page_offset()
+                .unwrap_or(column.data_page_offset());
+            let inside = u64::try_from(start)
+                .ok()
+                .zip(u64::try_from(column.compressed_size()).ok())
+                .and_then(|(start, length)| start.checked_add(length))
+                .is_some_and(|end| end <= num_bytes);
+            if !inside || column.num_values() < 0 {
+                let reason = format!("the column {} lies outside the file", column.column_path());
+                return Err(ParquetError::General(reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What else it takes for granted in a broken file becomes an error too.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General("the file is broken".into())))
 }
 
 fn text_of(field: &Field) -> String {
