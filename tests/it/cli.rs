@@ -368,5 +368,156 @@ fn data_folders_are_made_and_used_from_the_command_line() {
         &["data", "ser30k", &ml, "--out", &path("s")],
         1,
         &["Images"],
+
+fn ranking_commands_say_what_they_cannot_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = format!("{}/nothing", folder.path().display());
+    refuses(
+        &["rank", "train", "--set", "ranking.model.kind=lightgcn"],
+        2,
+        &["lightgcn", "light-gcn"],
+    );
+    refuses(
+        &["rank", "train", "--set", "ranking.training.test_share=1.5"],
+        2,
+        &["test_share", "below 1"],
+    );
+    refuses(
+        &[
+            "rank",
+            "train",
+            "--set",
+            &format!("ranking.features={missing}"),
+        ],
+        1,
+        &["ranking.features", "nothing"],
+    );
+    refuses(
+        &[
+            "rank",
+            "score",
+            "--model",
+            &missing,
+            "--user",
+            "u0001",
+            "README.md",
+        ],
+        1,
+        &["no ranking model there", "ragar rank train"],
+    );
+}
+
+/// A made-up catalogue with a feature file, every kind trained on it for an epoch, judged, and refused for pictures.
+#[test]
+fn every_kind_of_ranking_model_is_trained_judged_and_resumed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("a file");
+    };
+    image::RgbImage::new(2, 2)
+        .save(folder.path().join("none.png"))
+        .expect("a picture");
+    let mut items = "item_id,image,text\n".to_string();
+    let mut interactions = "user_id,item_id,timestamp\n".to_string();
+    let mut histories = String::new();
+    for item in 0..12 {
+        items += &format!("i{item},none.png,item {item}\n");
+    }
+    for user in 0..6 {
+        let taken: Vec<String> = (0..7)
+            .map(|n| format!("i{}", (user + n * 5) % 12))
+            .collect();
+        for (time, item) in taken.iter().enumerate() {
+            interactions += &format!("u{user},{item},{time}\n");
+        }
+        histories += &format!(
+            "{{\"user\":\"u{user}\",\"history\":[\"{}\"],\"reference\":\"{}\"}}\n",
+            taken[..6].join("\",\""),
+            taken[6]
+        );
+    }
+    write("items.csv", &items);
+    write("interactions.csv", &interactions);
+    write("histories.jsonl", &histories);
+    let values: Vec<u8> = (0..24u32)
+        .flat_map(|n| ((n * 7 % 11) as f32 - 5.0).to_le_bytes())
+        .collect();
+    let view = |values| {
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![12, 2], values)
+            .expect("a table")
+    };
+    let tables = [("image", view(&values)), ("text", view(&values))];
+    let features = folder.path().join("features.safetensors");
+    std::fs::write(
+        &features,
+        safetensors::serialize(tables, None).expect("bytes"),
+    )
+    .expect("a file");
+
+    let set = |key: &str, value: &str| [String::from("--set"), format!("{key}={value}")];
+    let mut common = Vec::new();
+    common.extend(set("data.folder", folder.path().to_str().expect("a path")));
+    common.extend(set("data.history_length", "0"));
+    common.extend(set("ranking.features", features.to_str().expect("a path")));
+    common.extend(set("ranking.training.batch_size", "8"));
+    common.extend(set("ranking.model.embedding_width", "4"));
+    common.push("--device=flex".into());
+    let call = |words: &[&str]| {
+        let mut words: Vec<&str> = words.to_vec();
+        words.extend(common.iter().map(String::as_str));
+        ragar(&words)
+    };
+    for kind in [
+        "micro",
+        "lattice",
+        "light-gcn",
+        "matrix-factorisation",
+        "popularity",
+    ] {
+        let out = folder.path().join(kind);
+        let out = out.to_str().expect("a path");
+        let kind = format!("ranking.model.kind={kind}");
+        let train = |epochs: &str, out: &str| {
+            let epochs = format!("ranking.training.max_epochs={epochs}");
+            call(&[
+                "rank", "train", "--json", "--out", out, "--set", &kind, "--set", &epochs,
+            ])
+        };
+        let trained = train("2", out);
+        assert_eq!(trained.status.code(), Some(0), "{}", stderr(&trained));
+        // The same command again goes on from its end: the same numbers.
+        let again = train("2", out);
+        assert_eq!(stdout(&again), stdout(&trained), "{kind}");
+        let judged = call(&["rank", "eval", "--json", "--model", out]);
+        assert_eq!(judged.status.code(), Some(0), "{}", stderr(&judged));
+        let judged: serde_json::Value = serde_json::from_str(&stdout(&judged)).expect("a document");
+        let trained: serde_json::Value =
+            serde_json::from_str(&stdout(&trained)).expect("a document");
+        for place in 0..3 {
+            assert_eq!(
+                judged["lists"][place]["recall"]["mean"], trained["test"][place]["recall"],
+                "{kind}"
+            );
+        }
+        let scored = call(&["rank", "score", "--model", out, "--user", "u1", "README.md"]);
+        assert_eq!(scored.status.code(), Some(1));
+        let message = stderr(&scored);
+        assert!(
+            message.contains("ranking.features") || message.contains("cannot judge a picture"),
+            "{message}"
+        );
+    }
+    // A file that does not fit the catalogue is refused with both numbers.
+    write("items.csv", &(items + "i12,none.png,one more\n"));
+    let refused = call(&[
+        "rank",
+        "train",
+        "--out",
+        folder.path().join("x").to_str().expect("a path"),
+    ]);
+    assert!(
+        stderr(&refused).contains("13 items"),
+        "{}",
+        stderr(&refused)
     );
 }

@@ -81,13 +81,16 @@ pub fn assumptions(session: &Session, out: &Path, seeds: u64) -> anyhow::Result<
     let question = Question::new(&interactions, k)
         .with_context(|| format!("nobody has more than 2 k = {} items", 2 * k))?;
     config.save(out, "study assumptions", SECTIONS)?;
+    let interrupt = Interrupt::install();
 
     let mut figures: Vec<Figures> = Selection::ALL.iter().map(|_| Figures::default()).collect();
     // Seed by seed, so that what is there after a while compares.
     for seed in 0..seeds {
         for (selection, figures) in Selection::ALL.into_iter().zip(&mut figures) {
             let histories = question.select(selection, &semantic, k, seed)?;
-            let scores = judged(config, &ground, &question, histories, seed, &devices)?;
+            let scores = judged(
+                config, &ground, &question, histories, seed, &devices, &interrupt,
+            )?;
             session.output.note(format!(
                 "seed {seed}, {}: recall@10 {:.4}, NDCG@10 {:.4}",
                 selection.name(),
@@ -154,6 +157,7 @@ fn judged(
     histories: Interactions,
     seed: u64,
     devices: &Devices,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<RankingScores> {
     let mut model = config.ranking.model.clone();
     let mut training = config.ranking.training.clone();
@@ -177,7 +181,7 @@ fn judged(
         TrainingSurroundings {
             checkpoints: None,
             log: None,
-            interrupt: &Interrupt::install(),
+            interrupt,
             progress: &Silent,
         },
     )?;
