@@ -368,7 +368,10 @@ fn data_folders_are_made_and_used_from_the_command_line() {
         &["data", "ser30k", &ml, "--out", &path("s")],
         1,
         &["Images"],
+    );
+}
 
+#[test]
 fn ranking_commands_say_what_they_cannot_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = format!("{}/nothing", folder.path().display());
