@@ -123,4 +123,23 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
     let (code, said, nothing) = draw("d.png", Some("3d-1f35"));
     assert_eq!((code, nothing), (Some(1), None));
     assert!(said.contains("did you mean"), "{said}");
+
+    // So does the ranking model: real pictures in the place of the user's reference, the best first.
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stickers/images");
+    let user = report["users"][0]["user"].as_str().expect("a user");
+    let user = user.trim_start_matches("User ");
+    let output = ragar(&store)
+        .args(["rank", "score", "--json", "--user", user, "--model"])
+        .arg(first.join("rank"))
+        .args(["flat-1f994.png", "3d-1f354.png", "flat-1f354.png"].map(|name| images.join(name)))
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let scored: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    let pictures = scored["pictures"].as_array().expect("pictures");
+    assert_eq!(pictures.len(), 3);
+    for pair in pictures.windows(2) {
+        assert!(pair[0]["score"].as_f64() >= pair[1]["score"].as_f64());
+        assert!(pair[0]["rank"].as_u64() <= pair[1]["rank"].as_u64());
+    }
 }

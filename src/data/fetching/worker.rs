@@ -221,7 +221,7 @@ impl Workshop {
             }
             let count = reader
                 .read(&mut piece)
-                .map_err(|error| broken_off(&error))?;
+                .map_err(|error| self.broken_off(task, &error))?;
             if count == 0 {
                 break;
             }
@@ -236,16 +236,17 @@ impl Workshop {
         }
         file.sync_all().map_err(failed)
     }
-}
 
-/// Why reading ended: a connection may hold next time; a host that packs unasked will do so again.
-fn broken_off(error: &std::io::Error) -> Failure {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    match cause {
-        Some(ureq::Error::Decompress(encoding, _)) => Failure::for_good(format!(
+    /// Why reading ended: a connection may hold next time; a host that packs unasked will do so again.
+    fn broken_off(&self, task: &Task, error: &std::io::Error) -> Failure {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        let Some(ureq::Error::Decompress(encoding, _)) = cause else {
+            return Failure::passing(format!("the answer broke off: {error}"));
+        };
+        self.forget(task);
+        Failure::for_good(format!(
             "the host answers in {encoding}, which was not asked for: {error}"
-        )),
-        _ => Failure::passing(format!("the answer broke off: {error}")),
+        ))
     }
 }
 
