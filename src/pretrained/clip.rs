@@ -85,16 +85,7 @@ pub fn open_text_model<B: Backend>(
     path: &Path,
     device: &B::Device,
 ) -> Result<(ClipTextConfig, ClipTextModel<B>), FolderError> {
-    let folder = HubFolder::open(path)?;
-    folder.expect(&["clip_text_model", "clip"])?;
-    let config: ClipTextConfig = if folder.model_type() == "clip" {
-        folder.parse::<ClipConfig>()?.text_config
-    } else {
-        folder.parse()?
-    };
-    config
-        .validate()
-        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    let (folder, config) = text_folder(path)?;
     let checkpoint = folder.weights()?;
     let mut network = config.init::<B>(device);
     load_into(
@@ -113,16 +104,7 @@ pub fn open_vision_model<B: Backend>(
     path: &Path,
     device: &B::Device,
 ) -> Result<(ClipVisionConfig, ClipVisionModel<B>), FolderError> {
-    let folder = HubFolder::open(path)?;
-    folder.expect(&["clip_vision_model", "clip"])?;
-    let config: ClipVisionConfig = if folder.model_type() == "clip" {
-        folder.parse::<ClipConfig>()?.vision_config
-    } else {
-        folder.parse()?
-    };
-    config
-        .validate()
-        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    let (folder, config) = vision_folder(path)?;
     let checkpoint = folder.weights()?;
     let mut network = config.init::<B>(device);
     load_into(
@@ -141,20 +123,7 @@ pub fn open_text<B: Backend>(
     path: &Path,
     device: &B::Device,
 ) -> Result<(ClipTextConfig, ClipTextProjected<B>), FolderError> {
-    let folder = HubFolder::open(path)?;
-    folder.expect(&["clip_text_model", "clip"])?;
-    let config: ClipTextConfig = if folder.model_type() == "clip" {
-        let whole: ClipConfig = folder.parse()?;
-        ClipTextConfig {
-            projection_dim: whole.projection_dim,
-            ..whole.text_config
-        }
-    } else {
-        folder.parse()?
-    };
-    config
-        .validate()
-        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    let (folder, config) = text_folder(path)?;
     let checkpoint = folder.weights()?;
     let projected = checkpoint.contains("text_projection.weight");
     let mut network = config.init_projected::<B>(projected, device);
@@ -171,20 +140,7 @@ pub fn open_vision<B: Backend>(
     path: &Path,
     device: &B::Device,
 ) -> Result<(ClipVisionConfig, ClipVisionProjected<B>), FolderError> {
-    let folder = HubFolder::open(path)?;
-    folder.expect(&["clip_vision_model", "clip"])?;
-    let config: ClipVisionConfig = if folder.model_type() == "clip" {
-        let whole: ClipConfig = folder.parse()?;
-        ClipVisionConfig {
-            projection_dim: whole.projection_dim,
-            ..whole.vision_config
-        }
-    } else {
-        folder.parse()?
-    };
-    config
-        .validate()
-        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    let (folder, config) = vision_folder(path)?;
     let checkpoint = folder.weights()?;
     let projected = checkpoint.contains("visual_projection.weight");
     let mut network = config.init_projected::<B>(projected, device);
@@ -243,6 +199,44 @@ pub fn save_text_model<B: Backend>(
         &BTreeMap::new(),
     )?;
     Ok(())
+}
+
+/// The folder of a text tower, alone or in a whole CLIP, and the tower's configuration.
+fn text_folder(path: &Path) -> Result<(HubFolder, ClipTextConfig), FolderError> {
+    let folder = HubFolder::open(path)?;
+    folder.expect(&["clip_text_model", "clip"])?;
+    let config: ClipTextConfig = if folder.model_type() == "clip" {
+        let whole: ClipConfig = folder.parse()?;
+        ClipTextConfig {
+            projection_dim: whole.projection_dim,
+            ..whole.text_config
+        }
+    } else {
+        folder.parse()?
+    };
+    config
+        .validate()
+        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    Ok((folder, config))
+}
+
+/// The folder of a vision tower, alone or in a whole CLIP, and the tower's configuration.
+fn vision_folder(path: &Path) -> Result<(HubFolder, ClipVisionConfig), FolderError> {
+    let folder = HubFolder::open(path)?;
+    folder.expect(&["clip_vision_model", "clip"])?;
+    let config: ClipVisionConfig = if folder.model_type() == "clip" {
+        let whole: ClipConfig = folder.parse()?;
+        ClipVisionConfig {
+            projection_dim: whole.projection_dim,
+            ..whole.vision_config
+        }
+    } else {
+        folder.parse()?
+    };
+    config
+        .validate()
+        .map_err(|error| FolderError::clip(&path.join("config.json"), error))?;
+    Ok((folder, config))
 }
 
 fn config_json(config: &ClipConfig, tokenizer: &TextTokenizer) -> Value {

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use burn::module::{AutodiffModule, Module, ParamId};
+use burn::nn::Embedding;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Device, Tensor};
 
@@ -115,4 +116,32 @@ pub(super) fn check_parameters(
         }
     }
     Ok(())
+}
+
+/// As [`check_parameters`], for the tables of users, items, images and texts in this order.
+pub(super) fn check_modal_tables<B: Backend>(
+    [users, items, images, texts]: [&Embedding<B>; 4],
+    config: &MicroConfig,
+    history: &Interactions,
+    features: &ItemFeatures,
+) -> Result<(), RecommenderError> {
+    let (width, num_items) = (config.embedding_width, history.num_items());
+    check_parameters(&[
+        (
+            "user_embedding",
+            users.weight.dims(),
+            [history.num_users(), width],
+        ),
+        ("item_id_embedding", items.weight.dims(), [num_items, width]),
+        (
+            "image_embedding",
+            images.weight.dims(),
+            [num_items, features.image.width()],
+        ),
+        (
+            "text_embedding",
+            texts.weight.dims(),
+            [num_items, features.text.width()],
+        ),
+    ])
 }

@@ -9,7 +9,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, backend::Backend};
 
 use super::config::{MicroConfig, RecommenderError, RecommenderKind};
-use super::contract::{Embeddings, Recommender, check_parameters};
+use super::contract::{Embeddings, Recommender, check_modal_tables};
 use super::features::{ItemFeatures, Modality};
 use super::initial::{InitialValues, embedding};
 use super::interactions::Interactions;
@@ -203,30 +203,13 @@ impl<B: Backend> Recommender<B> for Micro<B> {
         history: &Interactions,
         features: &ItemFeatures,
     ) -> Result<(), RecommenderError> {
-        let width = config.embedding_width;
-        let num_items = history.num_items();
-        check_parameters(&[
-            (
-                "user_embedding",
-                self.user_embedding.weight.dims(),
-                [history.num_users(), width],
-            ),
-            (
-                "item_id_embedding",
-                self.item_id_embedding.weight.dims(),
-                [num_items, width],
-            ),
-            (
-                "image_embedding",
-                self.image_embedding.weight.dims(),
-                [num_items, features.image.width()],
-            ),
-            (
-                "text_embedding",
-                self.text_embedding.weight.dims(),
-                [num_items, features.text.width()],
-            ),
-        ])
+        let tables = [
+            &self.user_embedding,
+            &self.item_id_embedding,
+            &self.image_embedding,
+            &self.text_embedding,
+        ];
+        check_modal_tables(tables, config, history, features)
     }
 
     fn graphs(
