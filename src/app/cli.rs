@@ -111,6 +111,9 @@ pub enum Command {
         /// The run's folder
         #[arg(long, value_name = "DIR", default_value = "runs/train")]
         out: PathBuf,
+        /// Go on from a checkpoint that was written under another configuration
+        #[arg(long)]
+        accept_changes: bool,
     },
     /// Draw an item for a user
     #[command(

@@ -1,5 +1,8 @@
 //! Prompts as the generator's text encoder sees them.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
@@ -75,5 +78,53 @@ impl<B: Backend> TextEncoder<B> for ClipTextEncoder<'_, B> {
 
     fn projection(&self) -> Option<Tensor<B, 2>> {
         self.projection.clone()
+    }
+}
+
+/// A text encoder that keeps what it encoded: prompts of a training set come again every epoch.
+///
+/// Every prompt is encoded by itself, so that its states do not depend on its neighbours in a batch, nor on what was
+/// remembered before a resume.
+pub struct RememberingTextEncoder<'a, B: Backend> {
+    encoder: &'a dyn TextEncoder<B>,
+    limit: usize,
+    kept: RefCell<HashMap<String, Conditioning<B>>>,
+}
+
+impl<'a, B: Backend> RememberingTextEncoder<'a, B> {
+    /// Remembers the first `limit` different prompts.
+    pub fn new(encoder: &'a dyn TextEncoder<B>, limit: usize) -> Self {
+        Self {
+            encoder,
+            limit,
+            kept: RefCell::default(),
+        }
+    }
+
+    fn one(&self, prompt: &str) -> Conditioning<B> {
+        if let Some(known) = self.kept.borrow().get(prompt) {
+            return known.clone();
+        }
+        let encoded = self.encoder.encode(&[prompt]);
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() < self.limit {
+            kept.insert(prompt.to_string(), encoded.clone());
+        }
+        encoded
+    }
+}
+
+impl<B: Backend> TextEncoder<B> for RememberingTextEncoder<'_, B> {
+    fn encode(&self, prompts: &[&str]) -> Conditioning<B> {
+        let all: Vec<Conditioning<B>> = prompts.iter().map(|prompt| self.one(prompt)).collect();
+        Conditioning {
+            states: Tensor::cat(all.iter().map(|c| c.states.clone()).collect(), 0),
+            padding: Tensor::cat(all.iter().map(|c| c.padding.clone()).collect(), 0),
+            ends: Tensor::cat(all.iter().map(|c| c.ends.clone()).collect(), 0),
+        }
+    }
+
+    fn projection(&self) -> Option<Tensor<B, 2>> {
+        self.encoder.projection()
     }
 }

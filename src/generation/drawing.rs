@@ -7,9 +7,9 @@ use crate::networks::scheduler::SchedulerError;
 
 use super::conditioning::TextEncoder;
 use super::generator::{GenerateOptions, Generator};
-use super::noise::{initial_latent, sampling_noise};
-use super::preference::PreferenceModel;
-use super::sample::Sample;
+pub use super::noise::Latent;
+use super::preference::{PreferenceModel, Reading};
+use super::sample::{Sample, rows};
 
 /// A generator with its text encoder, its noise and its settings.
 #[derive(Clone, Copy)]
@@ -31,8 +31,8 @@ pub struct Drawing<'a, B: Backend> {
 }
 
 impl<B: Backend> Drawing<'_, B> {
-    /// One image in [−1, 1] per conditioning; image `i` starts from the latent of `samples[i]`. `each` receives
-    /// the images batch by batch, in order, so that a long list need not stand in memory.
+    /// One image in [−1, 1] per conditioning; image `i` starts from the latent of `samples[i]`, which all images of a
+    /// sample share. As [`Drawing::from_latents`].
     ///
     /// # Shapes
     /// `conditionings` is `[images, Q, d]`; `each` receives `[count, 3, height, width]`.
@@ -43,20 +43,38 @@ impl<B: Backend> Drawing<'_, B> {
         &self,
         samples: &[&Sample],
         conditionings: Tensor<B, 3>,
+        each: impl FnMut(Tensor<B, 4>),
+    ) -> Result<(), SchedulerError> {
+        let latents: Vec<Latent<'_>> = samples.iter().map(|s| Latent::shared(s)).collect();
+        self.from_latents(&latents, conditionings, each)
+    }
+
+    /// One image in [−1, 1] per conditioning; image `i` starts from `latents[i]`. `each` receives the images batch by
+    /// batch, in order, so that a long list need not stand in memory.
+    ///
+    /// # Shapes
+    /// `conditionings` is `[images, Q, d]`; `each` receives `[count, 3, height, width]`.
+    ///
+    /// # Errors
+    /// When the schedule refuses the number of steps.
+    pub fn from_latents(
+        &self,
+        latents: &[Latent<'_>],
+        conditionings: Tensor<B, 3>,
         mut each: impl FnMut(Tensor<B, 4>),
     ) -> Result<(), SchedulerError> {
         let empty = self.text.encode(&[""]).states;
-        for (index, chunk) in samples.chunks(self.images_per_batch.max(1)).enumerate() {
+        for (index, chunk) in latents.chunks(self.images_per_batch.max(1)).enumerate() {
             let start = index * self.images_per_batch.max(1);
             let (seed, shape, device) = (self.seed, self.latent_shape, self.device);
-            let latents = |of: &dyn Fn(&Sample) -> Tensor<B, 4>| {
-                Tensor::cat(chunk.iter().map(|sample| of(sample)).collect(), 0)
+            let noise = |of: &dyn Fn(&Latent<'_>) -> Tensor<B, 4>| {
+                Tensor::cat(chunk.iter().map(of).collect(), 0)
             };
             each(self.generator.generate(
                 conditionings.clone().narrow(0, start, chunk.len()),
                 empty.clone(),
-                latents(&|sample| initial_latent(seed, sample, shape, device)),
-                &|index| latents(&|sample| sampling_noise(seed, sample, index, shape, device)),
+                noise(&|latent| latent.initial(seed, shape, device)),
+                &|index| noise(&|latent| latent.sampling(seed, index, shape, device)),
                 self.options,
             )?);
         }
@@ -87,8 +105,15 @@ impl<B: Backend> Drawing<'_, B> {
         each: impl FnMut(Tensor<B, 4>),
     ) -> Result<(), SchedulerError> {
         let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
-        let ids: Vec<Vec<u32>> = samples.iter().map(|s| s.preference_ids.clone()).collect();
-        let global = self.text.encode(&prompts).states;
-        self.conditionings(samples, model.forward(&ids, global).general, each)
+        let ids: Vec<&[u32]> = samples
+            .iter()
+            .map(|s| s.preference_ids.as_slice())
+            .collect();
+        let reading = Reading {
+            prompts: &ids,
+            global: self.text.encode(&prompts).states,
+            retrieved: rows(samples, |s| &s.retrieved_preference, self.device),
+        };
+        self.conditionings(samples, model.forward(&reading).general, each)
     }
 }

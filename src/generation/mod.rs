@@ -9,3 +9,4 @@ pub mod mapper;
 pub mod noise;
 pub mod preference;
 pub mod sample;
+pub mod segments;

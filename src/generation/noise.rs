@@ -45,49 +45,85 @@ impl NoiseKey<'_> {
     }
 }
 
-/// The initial latent of one sample, shared by all its images, `[1, channels, height, width]`.
+/// The noise that one image is drawn from.
 ///
-/// Common random numbers: differences of reward then come from the conditioning alone (our reading).
-pub fn initial_latent<B: Backend>(
-    seed: u64,
-    sample: &Sample,
-    shape: [usize; 3],
-    device: &Device<B>,
-) -> Tensor<B, 4> {
-    latent_noise(seed, "latent", sample, 0, shape, device)
+/// By default all images of a sample share theirs (common random numbers: differences of reward then come from the
+/// conditioning alone; our reading).
+#[derive(Debug, Clone, Copy)]
+pub struct Latent<'a> {
+    sample: &'a Sample,
+    /// 0 where it is shared.
+    number: usize,
+    step: usize,
 }
 
-/// What a sampler puts on that sample after its step `index`, `[1, channels, height, width]`; shared as the initial
-/// latent is.
-pub fn sampling_noise<B: Backend>(
-    seed: u64,
-    sample: &Sample,
-    index: usize,
-    shape: [usize; 3],
-    device: &Device<B>,
-) -> Tensor<B, 4> {
-    latent_noise(seed, "sampling", sample, index, shape, device)
-}
+impl<'a> Latent<'a> {
+    /// The noise that all images of `sample` share, in training and after.
+    pub fn shared(sample: &'a Sample) -> Self {
+        Self {
+            sample,
+            number: 0,
+            step: 0,
+        }
+    }
 
-fn latent_noise<B: Backend>(
-    seed: u64,
-    stream: &str,
-    sample: &Sample,
-    noise: usize,
-    [channels, height, width]: [usize; 3],
-    device: &Device<B>,
-) -> Tensor<B, 4> {
-    let key = NoiseKey {
-        seed,
-        stream,
-        user: &sample.user,
-        item: &sample.reference_id,
-        noise,
-        step: 0,
-    };
-    let values = key.normal(channels * height * width);
-    Tensor::from_data(
-        TensorData::new(values, [1, channels, height, width]),
-        device,
-    )
+    /// A noise of its own for image `number` of `sample` in training step `step`.
+    pub fn own(sample: &'a Sample, number: usize, step: usize) -> Self {
+        Self {
+            sample,
+            number: number + 1,
+            step,
+        }
+    }
+
+    /// What denoising starts from, `[1, channels, height, width]`.
+    pub fn initial<B: Backend>(
+        &self,
+        seed: u64,
+        shape: [usize; 3],
+        device: &Device<B>,
+    ) -> Tensor<B, 4> {
+        self.draw(seed, "latent", self.number, shape, device)
+    }
+
+    /// What a sampler puts on after its step `index`, `[1, channels, height, width]`.
+    pub fn sampling<B: Backend>(
+        &self,
+        seed: u64,
+        index: usize,
+        shape: [usize; 3],
+        device: &Device<B>,
+    ) -> Tensor<B, 4> {
+        // Streams of images beside the shared one lie far beyond any number of denoising steps.
+        self.draw(
+            seed,
+            "sampling",
+            index + self.number * 1_000_000,
+            shape,
+            device,
+        )
+    }
+
+    fn draw<B: Backend>(
+        &self,
+        seed: u64,
+        stream: &str,
+        noise: usize,
+        [channels, height, width]: [usize; 3],
+        device: &Device<B>,
+    ) -> Tensor<B, 4> {
+        let key = NoiseKey {
+            seed,
+            stream,
+            user: &self.sample.user,
+            item: &self.sample.reference_id,
+            noise,
+            step: self.step,
+        };
+        let values = key.normal(channels * height * width);
+        Tensor::from_data(
+            TensorData::new(values, [1, channels, height, width]),
+            device,
+        )
+    }
 }

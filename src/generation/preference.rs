@@ -32,6 +32,9 @@ pub struct PreferenceConfig {
     pub mapper: MapperConfig,
     /// The fusion.
     pub calibrator: CalibratorConfig,
+    /// Whether the fusion's attention also sees `p_ret`, as a token of its own. In the paper retrieval reaches the weights
+    /// through `L_cal` alone; with this (ours) it also has a say when an image is drawn.
+    pub retrieval_token: bool,
 }
 
 impl Default for PreferenceConfig {
@@ -42,6 +45,7 @@ impl Default for PreferenceConfig {
             lora: LoraConfig::default(),
             mapper: MapperConfig::default(),
             calibrator: CalibratorConfig::default(),
+            retrieval_token: false,
         }
     }
 }
@@ -114,7 +118,12 @@ impl PreferenceConfig {
             num_queries: shape.tokens,
         };
         let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x0ca1_b4a7);
+        let mut further = ChaCha8Rng::seed_from_u64(seed ^ 0x9e7e_7a11);
         Ok(PreferenceModel {
+            retrieval_projection: self
+                .retrieval_token
+                .then(|| uniform_linear(shape.width, shape.width, &mut further, device)),
+            log_sigma: None,
             image_tokens,
             modal_mapper: self.mapper.init(ends, seed, device)?,
             text_projection: uniform_linear(llama.width(), shape.width, &mut random, device),
@@ -155,6 +164,30 @@ pub struct PreferenceModel<B: Backend> {
     pub text_projection: Linear<B>,
     /// The fusion.
     pub calibrator: BalanceCalibrator<B>,
+    /// From `p_ret` to a token for the fusion's attention, where that is configured.
+    pub retrieval_projection: Option<Linear<B>>,
+    /// `ln σ` of the exploration, `[1]`, where it is learned.
+    pub log_sigma: Option<Param<Tensor<B, 1>>>,
+}
+
+/// What the model reads of a batch.
+#[derive(Debug, Clone)]
+pub struct Reading<'a, B: Backend> {
+    /// Token ids of the preference prompts, without the `[IMG]` tokens.
+    pub prompts: &'a [&'a [u32]],
+    /// `E_K`, `[batch, Q, d]`.
+    pub global: Tensor<B, 3>,
+    /// `p_ret`, `[batch, d]`: retrieval's space is as wide as the conditioning, or `L_cal` could not be.
+    pub retrieved: Tensor<B, 2>,
+}
+
+/// Prompts as the language model's layers take them.
+#[derive(Debug, Clone)]
+pub(super) struct Embedded<B: Backend> {
+    /// `[batch, L + R, h]`.
+    pub states: Tensor<B, 3>,
+    /// 1 at tokens, 0 at padding, `[batch, L + R]`.
+    pub mask: Tensor<B, 2, Int>,
 }
 
 /// What the model makes of a batch of prompts.
@@ -170,47 +203,72 @@ pub struct Preference<B: Backend> {
 
 impl<B: Backend> PreferenceModel<B> {
     /// Equations 7 to 9 of the method.
-    ///
-    /// # Shapes
-    /// - `prompts`: token ids of the preference prompts, without the `[IMG]` tokens
-    /// - `global`: `E_K`, `[batch, Q, d]`
-    pub fn forward(&self, prompts: &[Vec<u32>], global: Tensor<B, 3>) -> Preference<B> {
-        let device = global.device();
-        let [batch, queries, _] = global.dims();
-        assert_eq!(prompts.len(), batch, "a prompt per conditioning");
-        let images = self.image_tokens.count();
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let (ids, mask) = self.padded(prompts, longest);
-        let length = longest + images;
+    pub fn forward(&self, reading: &Reading<'_, B>) -> Preference<B> {
+        let embedded = self.embed(reading);
+        let states = self
+            .llama
+            .forward_hidden(embedded.states.clone(), Some(embedded.mask.clone()));
+        self.fuse(reading, embedded, states)
+    }
+
+    /// The same with `ln σ` as a parameter, starting at `log_sigma`, `[1]`.
+    pub fn with_learned_sigma(self, log_sigma: Tensor<B, 1>) -> Self {
+        Self {
+            log_sigma: Some(Param::from_tensor(log_sigma)),
+            ..self
+        }
+    }
+
+    /// (7) The preference prompts with the `[IMG]` tokens behind.
+    pub(super) fn embed(&self, reading: &Reading<'_, B>) -> Embedded<B> {
+        let device = reading.global.device();
+        let [batch, ..] = reading.global.dims();
+        assert_eq!(reading.prompts.len(), batch, "a prompt per conditioning");
+        let longest = reading.prompts.iter().map(|p| p.len()).max().unwrap_or(0);
+        let (ids, mask) = self.padded(reading.prompts, longest);
+        let length = longest + self.image_tokens.count();
         let integers = |values| {
             Tensor::<B, 2, Int>::from_data(
                 TensorData::new::<i64, _>(values, [batch, length]),
                 &device,
             )
         };
-        let embedded = self.image_tokens.embed(&self.llama, integers(ids));
-        let mask = integers(mask);
-        let states = self
-            .llama
-            .forward_hidden(embedded.clone(), Some(mask.clone()));
+        Embedded {
+            states: self.image_tokens.embed(&self.llama, integers(ids)),
+            mask: integers(mask),
+        }
+    }
+
+    /// (8)–(9) From the language model's last hidden states to `E_gen`.
+    pub(super) fn fuse(
+        &self,
+        reading: &Reading<'_, B>,
+        embedded: Embedded<B>,
+        states: Tensor<B, 3>,
+    ) -> Preference<B> {
+        let global = reading.global.clone();
+        let device = global.device();
+        let [batch, queries, width] = global.dims();
+        let images = self.image_tokens.count();
+        let longest = states.dims()[1] - images;
         let text = self
             .text_projection
             .forward(states.clone().narrow(1, 0, longest));
         let image = self.modal_mapper.forward(
             states.narrow(1, longest, images),
-            embedded.narrow(1, longest, images),
+            embedded.states.narrow(1, longest, images),
         );
         let multimodal = Tensor::cat(vec![text, image], 1);
-        let padding = Tensor::cat(
-            vec![
-                mask.narrow(1, 0, longest).equal_elem(0),
-                Tensor::<B, 2, Int>::ones([batch, queries], &device).equal_elem(0),
-            ],
-            1,
-        );
-        let general = self
-            .calibrator
-            .forward(global, multimodal.clone(), padding.clone());
+        let real = |tokens| Tensor::<B, 2, Int>::ones([batch, tokens], &device).equal_elem(0);
+        let text_padding = embedded.mask.narrow(1, 0, longest).equal_elem(0);
+        let padding = Tensor::cat(vec![text_padding, real(queries)], 1);
+        let (mut keys, mut key_padding) = (multimodal.clone(), padding.clone());
+        if let Some(projection) = &self.retrieval_projection {
+            let token = projection.forward(reading.retrieved.clone());
+            keys = Tensor::cat(vec![keys, token.reshape([batch, 1, width])], 1);
+            key_padding = Tensor::cat(vec![key_padding, real(1)], 1);
+        }
+        let general = self.calibrator.forward(global, keys, key_padding);
         Preference {
             multimodal,
             padding,
@@ -219,7 +277,7 @@ impl<B: Backend> PreferenceModel<B> {
     }
 
     /// Prompts padded on the left to `longest`, the `[IMG]` tokens behind; ids and mask.
-    fn padded(&self, prompts: &[Vec<u32>], longest: usize) -> (Vec<i64>, Vec<i64>) {
+    fn padded(&self, prompts: &[&[u32]], longest: usize) -> (Vec<i64>, Vec<i64>) {
         let images = self.image_tokens.ids(self.llama.vocabulary_size());
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for prompt in prompts {

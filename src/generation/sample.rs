@@ -1,5 +1,7 @@
 //! One sample of the method: what a user and a reference item come down to before the first trained layer.
 
+use burn::tensor::backend::Backend;
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// Text and vectors of one user and reference; all of it frozen, none of it changes during training.
@@ -31,4 +33,18 @@ pub struct Sample {
     pub reference_semantic: Vec<f32>,
     /// The reference's image embedding, normalised, `[d]`.
     pub reference_visual: Vec<f32>,
+}
+
+/// One vector of each sample, `[samples, d]`.
+pub fn rows<B: Backend>(
+    samples: &[&Sample],
+    vector: impl Fn(&Sample) -> &Vec<f32>,
+    device: &Device<B>,
+) -> Tensor<B, 2> {
+    let width = samples.first().map_or(0, |sample| vector(sample).len());
+    let values: Vec<f32> = samples
+        .iter()
+        .flat_map(|s| vector(s).iter().copied())
+        .collect();
+    Tensor::from_data(TensorData::new(values, [samples.len(), width]), device)
 }

@@ -1,6 +1,6 @@
 //! Exponential moving average of a module's parameters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::Backend;
@@ -14,6 +14,8 @@ use super::parameters::{NamedTensors, ParameterError, paths};
 pub struct ParameterAverage<B: Backend> {
     decay: f64,
     step: usize,
+    /// The parameters averaged; all where there is no choice.
+    chosen: Option<HashSet<ParamId>>,
     values: HashMap<ParamId, Tensor<B, 1>>,
 }
 
@@ -23,8 +25,15 @@ impl<B: Backend> ParameterAverage<B> {
         Self {
             decay,
             step: 0,
+            chosen: None,
             values: HashMap::new(),
         }
+    }
+
+    /// The same for some parameters only: those that train over a large frozen network.
+    pub fn of(mut self, chosen: HashSet<ParamId>) -> Self {
+        self.chosen = Some(chosen);
+        self
     }
 
     /// Takes `module` (without a graph) into the average.
@@ -35,6 +44,7 @@ impl<B: Backend> ParameterAverage<B> {
         self.step += 1;
         module.visit(&mut Accumulate {
             decay,
+            chosen: self.chosen.as_ref(),
             values: &mut self.values,
         });
     }
@@ -71,6 +81,13 @@ impl<B: Backend> ParameterAverage<B> {
         self.step = step;
         self.values.clear();
         for (id, path) in paths::<B, M>(module) {
+            if self
+                .chosen
+                .as_ref()
+                .is_some_and(|chosen| !chosen.contains(&id))
+            {
+                continue;
+            }
             let data = tensors.get(&path).ok_or(ParameterError::Missing(path))?;
             self.values
                 .insert(id, Tensor::from_data(data.clone(), device));
@@ -81,11 +98,18 @@ impl<B: Backend> ParameterAverage<B> {
 
 struct Accumulate<'a, B: Backend> {
     decay: f64,
+    chosen: Option<&'a HashSet<ParamId>>,
     values: &'a mut HashMap<ParamId, Tensor<B, 1>>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Accumulate<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self
+            .chosen
+            .is_some_and(|chosen| !chosen.contains(&param.id))
+        {
+            return;
+        }
         let value = param.val();
         let count = value.shape().num_elements();
         let value = value.reshape([count]);

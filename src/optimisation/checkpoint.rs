@@ -48,13 +48,19 @@ pub enum CheckpointError {
     },
     /// The run was configured otherwise.
     #[error(
-        "{path} was written under another configuration ({found}, now {expected}): \
+        "{path} was written under another configuration ({changes}): \
          restore the configuration, or start in a new folder"
     )]
-    Configuration {
+    Configuration { path: PathBuf, changes: String },
+    /// Written by a version of the program that saved other things.
+    #[error(
+        "{path} has schema {found}, this program reads {expected}: finish the run with the version that began it, \
+         or start in a new folder"
+    )]
+    Schema {
         path: PathBuf,
-        expected: String,
-        found: String,
+        expected: u32,
+        found: u32,
     },
 }
 
@@ -63,6 +69,9 @@ struct Manifest {
     schema: u32,
     step: usize,
     configuration: String,
+    /// The configuration itself, so that a refusal can say what changed.
+    #[serde(default)]
+    settings: serde_json::Value,
     files: BTreeMap<String, FileEntry>,
     values: serde_json::Value,
 }
@@ -78,7 +87,9 @@ struct FileEntry {
 pub struct CheckpointStore {
     root: PathBuf,
     configuration: String,
+    settings: serde_json::Value,
     keep: usize,
+    accept_changes: bool,
 }
 
 impl CheckpointStore {
@@ -89,8 +100,16 @@ impl CheckpointStore {
         Self {
             root: root.to_path_buf(),
             configuration: hex(&Sha256::digest(text.as_bytes()))[..16].to_string(),
+            settings: serde_json::to_value(configuration).unwrap_or_default(),
             keep: keep.max(2),
+            accept_changes: false,
         }
+    }
+
+    /// Whether a run may go on under another configuration than it began with.
+    pub fn accepting_changes(mut self, accept: bool) -> Self {
+        self.accept_changes = accept;
+        self
     }
 
     /// Writes `checkpoint` and removes the oldest ones beyond those kept.
@@ -108,7 +127,30 @@ impl CheckpointStore {
         if temporary.exists() {
             fs::remove_dir_all(&temporary).map_err(|e| at(&temporary, e))?;
         }
-        fs::create_dir_all(&temporary).map_err(|e| at(&temporary, e))?;
+        let written = self.write(checkpoint, &temporary);
+        if written.is_err() {
+            // A full disk: what half a checkpoint takes is of more use to others.
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        written?;
+        if target.exists() {
+            fs::remove_dir_all(&target).map_err(|e| at(&target, e))?;
+        }
+        fs::rename(&temporary, &target).map_err(|e| at(&target, e))?;
+        sync_folder(&self.root).map_err(|e| at(&self.root, e))?;
+        for (_, old) in self.steps().into_iter().rev().skip(self.keep) {
+            fs::remove_dir_all(&old).map_err(|e| at(&old, e))?;
+        }
+        Ok(target)
+    }
+
+    /// Every file of `checkpoint`, its manifest last, all of it on the disk.
+    fn write(&self, checkpoint: &Checkpoint, temporary: &Path) -> Result<(), CheckpointError> {
+        let at = |path: &Path, source| CheckpointError::File {
+            path: path.to_path_buf(),
+            source,
+        };
+        fs::create_dir_all(temporary).map_err(|e| at(temporary, e))?;
         let mut files = BTreeMap::new();
         for (group, tensors) in &checkpoint.tensors {
             let name = format!("{group}.safetensors");
@@ -127,37 +169,39 @@ impl CheckpointStore {
             schema: SCHEMA,
             step: checkpoint.step,
             configuration: self.configuration.clone(),
+            settings: self.settings.clone(),
             files,
             values: checkpoint.values.clone(),
         };
         let path = temporary.join(MANIFEST);
         let text = serde_json::to_string_pretty(&manifest).map_err(|e| at(&path, e.into()))?;
         write_synced(&path, text.as_bytes()).map_err(|e| at(&path, e))?;
-        sync_folder(&temporary).map_err(|e| at(&temporary, e))?;
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(|e| at(&target, e))?;
-        }
-        fs::rename(&temporary, &target).map_err(|e| at(&target, e))?;
-        sync_folder(&self.root).map_err(|e| at(&self.root, e))?;
-        for (_, old) in self.steps().into_iter().rev().skip(self.keep) {
-            fs::remove_dir_all(&old).map_err(|e| at(&old, e))?;
-        }
-        Ok(target)
+        sync_folder(temporary).map_err(|e| at(temporary, e))
     }
 
     /// The newest checkpoint that verifies, if any; `skipped` receives a sentence for each that does not.
     ///
     /// # Errors
-    /// When the newest whole checkpoint belongs to another configuration.
+    /// When the newest whole checkpoint belongs to another configuration or to another version of the program.
     pub fn latest(&self, skipped: &mut Vec<String>) -> Result<Option<Checkpoint>, CheckpointError> {
         for (_, path) in self.steps().into_iter().rev() {
+            if let Some(found) = schema_of(&path).filter(|found| *found != SCHEMA) {
+                return Err(CheckpointError::Schema {
+                    path,
+                    expected: SCHEMA,
+                    found,
+                });
+            }
             match read(&path) {
                 Err(reason) => skipped.push(format!("{} skipped: {reason}", path.display())),
-                Ok((manifest, _)) if manifest.configuration != self.configuration => {
+                Ok((manifest, _))
+                    if manifest.configuration != self.configuration && !self.accept_changes =>
+                {
+                    let mut changes = Vec::new();
+                    differences(&manifest.settings, &self.settings, "", &mut changes);
                     return Err(CheckpointError::Configuration {
                         path,
-                        expected: self.configuration.clone(),
-                        found: manifest.configuration,
+                        changes: changes.join("; "),
                     });
                 }
                 Ok((manifest, tensors)) => {
@@ -189,12 +233,48 @@ impl CheckpointStore {
     }
 }
 
+/// The schema that a manifest names, where there is a manifest that can be read at all.
+fn schema_of(folder: &Path) -> Option<u32> {
+    let text = fs::read_to_string(folder.join(MANIFEST)).ok()?;
+    let manifest: serde_json::Value = serde_json::from_str(&text).ok()?;
+    manifest.get("schema")?.as_u64()?.try_into().ok()
+}
+
+/// A sentence for each value that is another `now` than it was `then`.
+fn differences(
+    then: &serde_json::Value,
+    now: &serde_json::Value,
+    path: &str,
+    found: &mut Vec<String>,
+) {
+    use serde_json::Value;
+    let below = |key: &dyn std::fmt::Display| match path {
+        "" => key.to_string(),
+        path => format!("{path}.{key}"),
+    };
+    match (then, now) {
+        (Value::Object(then), Value::Object(now)) => {
+            let keys = then
+                .keys()
+                .chain(now.keys().filter(|key| !then.contains_key(*key)));
+            for key in keys {
+                let side = |map: &serde_json::Map<_, _>| map.get(key).cloned().unwrap_or_default();
+                differences(&side(then), &side(now), &below(key), found);
+            }
+        }
+        (Value::Array(then), Value::Array(now)) if then.len() == now.len() => {
+            for (place, (then, now)) in then.iter().zip(now).enumerate() {
+                differences(then, now, &below(&place), found);
+            }
+        }
+        (then, now) if then != now => found.push(format!("{path} was {then}, is {now}")),
+        _ => {}
+    }
+}
+
 fn read(folder: &Path) -> Result<(Manifest, BTreeMap<String, NamedTensors>), String> {
     let text = fs::read_to_string(folder.join(MANIFEST)).map_err(|e| format!("{MANIFEST}: {e}"))?;
     let manifest: Manifest = serde_json::from_str(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
-    if manifest.schema != SCHEMA {
-        return Err(format!("schema {} is not {SCHEMA}", manifest.schema));
-    }
     let mut groups = BTreeMap::new();
     for (name, entry) in &manifest.files {
         let mut bytes = Vec::new();
@@ -309,12 +389,44 @@ mod tests {
         CheckpointStore::new(folder.path(), &"a", 2)
             .save(&checkpoint(1))
             .unwrap();
-        let error = CheckpointStore::new(folder.path(), &"b", 2)
-            .latest(&mut Vec::new())
-            .unwrap_err();
+        let other = CheckpointStore::new(folder.path(), &"b", 2);
+        let error = other.latest(&mut Vec::new()).unwrap_err();
         assert!(
             error.to_string().contains("another configuration"),
             "{error}"
         );
+        let accepted = other.accepting_changes(true).latest(&mut Vec::new());
+        assert_eq!(accepted.unwrap().unwrap().step, 1);
+    }
+
+    #[test]
+    fn a_refusal_says_what_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let then = serde_json::json!({"training": {"seed": 0, "steps": 5}, "pool": "mean"});
+        let now = serde_json::json!({"training": {"seed": 1, "steps": 5}, "pool": "eos"});
+        CheckpointStore::new(folder.path(), &then, 2)
+            .save(&checkpoint(1))
+            .unwrap();
+        let error = CheckpointStore::new(folder.path(), &now, 2)
+            .latest(&mut Vec::new())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("training.seed was 0, is 1"), "{error}");
+        assert!(error.contains("pool was \"mean\", is \"eos\""), "{error}");
+        assert!(!error.contains("steps"), "{error}");
+    }
+
+    #[test]
+    fn another_versions_checkpoint_is_not_silently_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::new(folder.path(), &"a", 2);
+        store.save(&checkpoint(1)).unwrap();
+        let manifest = folder.path().join("step-1").join(MANIFEST);
+        let text = fs::read_to_string(&manifest).unwrap();
+        let old = text.replace(&format!("\"schema\": {SCHEMA}"), "\"schema\": 999");
+        assert_ne!(old, text);
+        fs::write(&manifest, old).unwrap();
+        let error = store.latest(&mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("schema 999"), "{error}");
     }
 }

@@ -65,6 +65,39 @@ impl MetricsLog {
     }
 }
 
+/// What happened to a run, as JSON lines in the order in which it happened: nothing is ever taken back.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    path: PathBuf,
+}
+
+impl Journal {
+    /// A journal at `path`, which need not be there yet.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+        }
+    }
+
+    /// Appends an event of `step`: its kind in a word, and a sentence.
+    ///
+    /// # Errors
+    /// When the line cannot be written.
+    pub fn write(&self, step: usize, kind: &str, text: &str) -> std::io::Result<()> {
+        let line = serde_json::json!({"step": step, "kind": kind, "text": text});
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)?;
+        file.write_all(format!("{line}\n").as_bytes())
+    }
+
+    /// Where the lines go.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 fn step_of(line: &str) -> Option<usize> {
     let value: Value = serde_json::from_str(line).ok()?;
     value.get("step")?.as_u64().map(|step| step as usize)

@@ -13,7 +13,7 @@ pub mod schedule;
 pub use average::ParameterAverage;
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
 pub use interrupt::Interrupt;
-pub use log::MetricsLog;
+pub use log::{Journal, MetricsLog};
 pub use optimizer::{AdamW, AdamWConfig};
 pub use progress::{Progress, Silent};
 pub use schedule::{Decay, Schedule};

@@ -1,6 +1,6 @@
 //! A module's parameters by their path: out to named host tensors, back in from them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::Backend;
@@ -44,6 +44,38 @@ pub fn collect<B: Backend, M: Module<B>>(module: &M, selection: Selection) -> Na
     visitor.tensors
 }
 
+/// The parameters of `module` that are among `chosen`, as f32 host tensors under their paths.
+pub fn collect_of<B: Backend, M: Module<B>>(module: &M, chosen: &HashSet<ParamId>) -> NamedTensors {
+    let mut visitor = ChosenCollector {
+        path: Vec::new(),
+        chosen,
+        tensors: BTreeMap::new(),
+    };
+    module.visit(&mut visitor);
+    visitor.tensors
+}
+
+struct ChosenCollector<'a> {
+    path: Vec<String>,
+    chosen: &'a HashSet<ParamId>,
+    tensors: NamedTensors,
+}
+
+impl<B: Backend> ModuleVisitor<B> for ChosenCollector<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self.chosen.contains(&param.id) {
+            let data = param.val().into_data().convert_dtype(DType::F32);
+            self.tensors.insert(self.path.join("."), data);
+        }
+    }
+}
+
 /// `module` with each selected parameter replaced by the tensor of its path.
 ///
 /// # Errors
@@ -71,6 +103,23 @@ pub fn paths<B: Backend, M: Module<B>>(module: &M) -> HashMap<ParamId, String> {
     };
     module.visit(&mut visitor);
     visitor.paths
+}
+
+/// The parameters of `module` that train.
+pub fn trainable<B: Backend, M: Module<B>>(module: &M) -> HashSet<ParamId> {
+    let mut visitor = Trainable(HashSet::new());
+    module.visit(&mut visitor);
+    visitor.0
+}
+
+struct Trainable(HashSet<ParamId>);
+
+impl<B: Backend> ModuleVisitor<B> for Trainable {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if param.val().is_require_grad() {
+            self.0.insert(param.id);
+        }
+    }
 }
 
 struct Collector {

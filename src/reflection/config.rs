@@ -14,6 +14,11 @@ pub struct ReflectionConfig {
     pub num_noises: usize,
     /// σ: deviation of the exploration, in units of the conditioning.
     pub sigma: f32,
+    /// Whether σ is trained too, from `sigma` on (ours).
+    pub learn_sigma: bool,
+    /// Whether all images of a sample start from the same latent, so that their rewards differ by the conditioning alone
+    /// (common random numbers; ours). Otherwise each has a latent of its own in every step.
+    pub common_noise: bool,
     /// δ: what the personalised image must be ahead by.
     pub margin: f32,
     /// The reward's form.
@@ -47,6 +52,8 @@ impl Default for ReflectionConfig {
         Self {
             num_noises: 3,
             sigma: 0.1,
+            learn_sigma: false,
+            common_noise: true,
             margin: 0.0,
             reward: RewardForm::Margin,
             baseline: Baseline::LeaveOneOut,

@@ -34,7 +34,7 @@ impl Distance {
 }
 
 /// `L_rank = −(1/n) Σ_i A_i · log N(sg(z_i); E_gen, σ² I)`, the log-density averaged over its `Q·d`
-/// dimensions and the samples of the batch (equation 15 of the method); `[1]`.
+/// dimensions and the samples of the batch (equation 15 of the method); `[1]`. `log_sigma` is `ln σ`, `[1]`.
 ///
 /// `general` is `E_gen`, `[batch, Q, d]`, with its graph. `explored` is `z`, `[batch, n, Q, d]`, and has no
 /// graph by its type: were it not detached, `z_i − E_gen` would be constant and the gradient zero.
@@ -43,7 +43,7 @@ pub fn rank<B: AutodiffBackend>(
     general: Tensor<B, 3>,
     explored: Tensor<B::InnerBackend, 4>,
     advantages: Tensor<B::InnerBackend, 2>,
-    sigma: f32,
+    log_sigma: Tensor<B, 1>,
 ) -> Tensor<B, 1> {
     let [batch, noises, tokens, width] = explored.dims();
     assert_eq!(general.dims(), [batch, tokens, width], "E_gen against z");
@@ -51,11 +51,11 @@ pub fn rank<B: AutodiffBackend>(
     let explored = Tensor::<B, 4>::from_inner(explored);
     let difference = explored - general.unsqueeze_dim::<4>(1);
     let squares = difference.powi_scalar(2).mean_dim(3).mean_dim(2);
-    let constant = 0.5 * (2.0 * std::f32::consts::PI * sigma * sigma).ln();
-    let log_density = squares
-        .reshape([batch, noises])
-        .mul_scalar(-0.5 / (sigma * sigma))
-        .sub_scalar(constant);
+    let constant = 0.5 * (2.0 * std::f32::consts::PI).ln();
+    let log_sigma = log_sigma.reshape([1, 1]);
+    let precision = log_sigma.clone().mul_scalar(-2.0).exp();
+    let log_density = squares.reshape([batch, noises]).mul_scalar(-0.5) * precision
+        - log_sigma.add_scalar(constant);
     (log_density * Tensor::from_inner(advantages)).mean().neg()
 }
 

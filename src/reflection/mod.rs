@@ -3,11 +3,14 @@
 //!
 //! [`step`] is the main path of the whole project. Saving, resuming and logging are `training`'s.
 
+pub mod clock;
 pub mod config;
 pub mod discriminator;
 pub mod exploration;
 pub mod losses;
+pub mod memory;
 pub mod reward;
+pub mod rollout;
 pub mod step;
 
 pub use config::ReflectionConfig;

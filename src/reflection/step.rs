@@ -1,64 +1,26 @@
 //! One training step of RAGAR, the equations of the paper in order.
 
-use std::collections::BTreeMap;
-
+use burn::module::AutodiffModule as _;
+use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use burn::tensor::{Tensor, TensorData};
+use serde::Serialize;
 
 use crate::generation::calibrator::{Pool, pool_end, pool_mean};
 use crate::generation::conditioning::{Conditioning, TextEncoder};
-use crate::generation::drawing::Drawing;
-use crate::generation::generator::{GenerateOptions, Generator};
-use crate::generation::noise::NoiseKey;
-use crate::generation::preference::{Preference, PreferenceModel};
-use crate::generation::sample::Sample;
+use crate::generation::preference::{Preference, PreferenceModel, Reading};
+use crate::generation::sample::{Sample, rows};
+use crate::generation::segments;
 use crate::networks::scheduler::SchedulerError;
 
+use super::clock::{Clock, Seconds};
 use super::config::ReflectionConfig;
-use super::discriminator::{Discriminator, VisualEncoder};
-use super::exploration::exploration_noise;
 use super::losses;
-use super::reward::{Judgement, Reward, RunningDeviation, advantages, reward};
+use super::memory::Memory;
+use super::reward::{Reward, advantages};
+use super::rollout::{Frozen, Moment, Rollout, rollout};
 
-/// Everything that is frozen while the preference model trains.
-pub struct Frozen<'a, B: Backend> {
-    /// Prompts to conditionings.
-    pub text: &'a dyn TextEncoder<B>,
-    /// Conditionings to images.
-    pub generator: &'a Generator<B>,
-    /// Images to features.
-    pub visual: &'a dyn VisualEncoder<B>,
-    /// Features to scores and ranks.
-    pub discriminator: &'a dyn Discriminator<B>,
-    /// Channels, height and width of a latent.
-    pub latent_shape: [usize; 3],
-    /// Where all of it lives.
-    pub device: Device<B>,
-}
-
-/// What outlives a step.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Memory {
-    /// Judgements of reference and keyword image by user, then reference: they never change.
-    judged: BTreeMap<String, BTreeMap<usize, [Judgement; 2]>>,
-    /// Scale of the advantages.
-    pub deviation: RunningDeviation,
-}
-
-impl Memory {
-    fn known(&self, sample: &Sample) -> Option<[Judgement; 2]> {
-        let references = self.judged.get(&sample.user)?;
-        references.get(&sample.reference).copied()
-    }
-
-    fn learn(&mut self, sample: &Sample, judged: [Judgement; 2]) {
-        let references = self.judged.entry(sample.user.clone()).or_default();
-        references.insert(sample.reference, judged);
-    }
-}
-
-/// The losses of one step, as numbers.
+/// The losses of one step, and what is behind them, as numbers.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Parts {
     /// `L`.
@@ -77,24 +39,34 @@ pub struct Parts {
     pub score_reference: f32,
     /// Mean score of the keyword images.
     pub score_keyword: f32,
+    /// δ.
+    pub margin: f32,
     /// Mean rank of the explored images.
     pub rank_personalised: f32,
     /// Mean rank of the references.
     pub rank_reference: f32,
+    /// Mean rank of the keyword images.
+    pub rank_keyword: f32,
     /// Deviation of the advantages before they were normalised.
     pub advantage_deviation: f32,
-    /// Mean length of a token of `E_gen`: leaving that of real prompts is an alarm.
+    /// σ of the exploration.
+    pub sigma: f32,
+    /// Mean length of a token of `E_gen`.
     pub conditioning_norm: f32,
+    /// Mean length of a token of `E_K`: where real prompts lie.
+    pub keyword_norm: f32,
 }
 
-/// A step's loss with its graph, and the numbers behind it.
-pub struct Step<B: AutodiffBackend> {
-    /// `L`, `[1]`.
-    pub loss: Tensor<B, 1>,
-    /// Its parts.
+/// A step's gradients, and the numbers behind them.
+pub struct Step {
+    /// Of the mean over the batch of `L`.
+    pub gradients: GradientsParams,
+    /// The losses' parts.
     pub parts: Parts,
     /// A row per sample, a reward per noise.
     pub rewards: Vec<Vec<Reward>>,
+    /// Where the time went.
+    pub seconds: Seconds,
 }
 
 /// What a step is taken with.
@@ -106,9 +78,16 @@ pub struct Settings<'a> {
     pub pool: Pool,
     /// Of all noise.
     pub seed: u64,
+    /// Samples that the language model reads at once; 0 for the whole batch.
+    pub micro_batch: usize,
+    /// Layers of the language model whose activations are kept at once; 0 for all.
+    pub segment_layers: usize,
 }
 
 /// Training step `number` over `batch`; equation numbers are those of `docs/method.md`.
+///
+/// First the rollout, which needs no graph: the preference as it is now, images drawn around it, their reward. Then
+/// the losses with a graph, micro-batch by micro-batch: no activation waits in memory while images are drawn.
 ///
 /// # Errors
 /// When the generator's schedule refuses the number of denoising steps.
@@ -119,84 +98,225 @@ pub fn step<B: AutodiffBackend>(
     batch: &[&Sample],
     settings: Settings<'_>,
     number: usize,
-) -> Result<Step<B>, SchedulerError> {
-    let Settings {
-        reflection: config,
-        pool,
-        seed,
-    } = settings;
+) -> Result<Step, SchedulerError> {
+    let config = settings.reflection;
+    let mut seconds = Seconds::default();
+    let mut clock = Clock::<B::InnerBackend>::start(&frozen.device);
 
     // (9) "Global": the generator's own reading of the keywords and the reference's words.
     let prompts: Vec<&str> = batch.iter().map(|s| s.global_prompt.as_str()).collect();
     let keyword = frozen.text.encode(&prompts);
 
-    // (7)–(9) The language model's preference, mapped and fused.
-    let ids: Vec<Vec<u32>> = batch.iter().map(|s| s.preference_ids.clone()).collect();
-    let Preference {
-        multimodal,
-        padding,
-        general,
-    } = model.forward(&ids, Tensor::from_inner(keyword.states.clone()));
+    // (7)–(9) The language model's preference, mapped and fused: E_gen as it is now.
+    let micros = micro_batches(batch, &keyword, frozen, settings.micro_batch);
+    let without_graph = model.valid();
+    let general = micros.iter().map(|micro| {
+        let preference = without_graph.forward(&micro.reading(|tensor| tensor, |tensor| tensor));
+        preference.general
+    });
+    let general = Tensor::cat(general.collect(), 0);
+    seconds.language = clock.lap();
 
-    // (10) Balance Calibrator: the conditioning stays near what retrieval found.
-    let pooled = pooled_general(general.clone(), &keyword, frozen.text, pool);
-    let retrieved = rows(batch, |s| &s.retrieved_preference, &frozen.device);
-    let calibration = losses::calibration(pooled, Tensor::from_inner(retrieved), config.distance);
+    // (11)–(14) Explore, draw, judge, reward.
+    let log_sigma = match &model.log_sigma {
+        Some(learned) => learned.val(),
+        None => Tensor::from_inner(Tensor::from_data([config.sigma.ln()], &frozen.device)),
+    };
+    let sigma = log_sigma.clone().inner().exp();
+    let explored = match config.num_noises {
+        0 => None,
+        _ => Some(rollout(
+            frozen,
+            memory,
+            batch,
+            &keyword.states,
+            &general,
+            sigma.clone(),
+            config,
+            Moment {
+                seed: settings.seed,
+                step: number,
+            },
+            &mut seconds,
+        )?),
+    };
+    let rewards = explored
+        .as_ref()
+        .map_or_else(Vec::new, |r| r.rewards.clone());
 
-    // (16) The multimodal preference stays near the reference's meaning.
-    let reference = rows(batch, |s| &s.reference_semantic, &frozen.device);
-    let semantic = losses::semantic(
-        pool_mean(multimodal, padding),
-        Tensor::from_inner(reference),
-        config.distance,
-    );
+    // (15) How much better than the other images of the sample.
+    let (advantages, advantage_deviation) = weighed(&rewards, config, memory);
 
-    // (11)–(15) Explore, draw, judge, reward.
-    let detached = general.clone().inner();
-    let explored = explore(&detached, batch, config, seed, number);
-    let rewards = judge(frozen, memory, batch, &keyword.states, &explored, settings)?;
+    // (7)–(10), (15)–(17) Once more, to learn from it.
+    clock.lap();
+    let mut accumulator = GradientsAccumulator::new();
+    let mut values = Losses::default();
+    for micro in &micros {
+        let share = micro.samples.len() as f32 / batch.len() as f32;
+        let reading = micro.reading(Tensor::from_inner, Tensor::from_inner);
+        let gradients =
+            segments::gradients(model, &reading, settings.segment_layers, |preference| {
+                let losses = losses_of(
+                    preference,
+                    micro,
+                    frozen.text,
+                    explored.as_ref().map(|rollout| (rollout, &advantages[..])),
+                    log_sigma.clone(),
+                    settings,
+                );
+                values.add(&losses, share);
+                losses[0].clone().mul_scalar(share)
+            });
+        accumulator.accumulate(model, gradients);
+    }
+    let [loss, rank, calibration, semantic] = values.read();
+    seconds.learning = clock.lap();
+
+    let all = || rewards.iter().flatten();
+    Ok(Step {
+        gradients: accumulator.grads(),
+        parts: Parts {
+            loss,
+            rank,
+            calibration,
+            semantic,
+            reward: mean(all().map(|r| r.value)),
+            score_personalised: mean(all().map(|r| r.personalised.score)),
+            score_reference: mean(all().map(|r| r.reference.score)),
+            score_keyword: mean(all().map(|r| r.keyword.score)),
+            margin: config.margin,
+            rank_personalised: mean(all().map(|r| r.personalised.rank as f32)),
+            rank_reference: mean(all().map(|r| r.reference.rank as f32)),
+            rank_keyword: mean(all().map(|r| r.keyword.rank as f32)),
+            advantage_deviation,
+            sigma: number_of(sigma),
+            conditioning_norm: token_norm(general),
+            keyword_norm: token_norm(keyword.states),
+        },
+        rewards,
+        seconds,
+    })
+}
+
+/// A part of a batch that the language model reads at once.
+struct MicroBatch<'a, B: Backend> {
+    /// Its first sample's row in the batch.
+    start: usize,
+    samples: &'a [&'a Sample],
+    prompts: Vec<&'a [u32]>,
+    keyword: Conditioning<B>,
+    /// `p_ret` and `e_r`, `[samples, joint width]`.
+    retrieved: Tensor<B, 2>,
+    reference: Tensor<B, 2>,
+}
+
+impl<B: Backend> MicroBatch<'_, B> {
+    /// What the model reads, on a backend with or without a graph.
+    fn reading<A: Backend>(
+        &self,
+        states: impl Fn(Tensor<B, 3>) -> Tensor<A, 3>,
+        vectors: impl Fn(Tensor<B, 2>) -> Tensor<A, 2>,
+    ) -> Reading<'_, A> {
+        Reading {
+            prompts: &self.prompts,
+            global: states(self.keyword.states.clone()),
+            retrieved: vectors(self.retrieved.clone()),
+        }
+    }
+}
+
+fn micro_batches<'a, B: Backend>(
+    batch: &'a [&'a Sample],
+    keyword: &Conditioning<B>,
+    frozen: &Frozen<'_, B>,
+    size: usize,
+) -> Vec<MicroBatch<'a, B>> {
+    let size = if size == 0 { batch.len() } else { size };
+    let chunks = batch.chunks(size.max(1)).enumerate();
+    chunks
+        .map(|(index, samples)| {
+            let (start, count) = (index * size, samples.len());
+            MicroBatch {
+                start,
+                samples,
+                prompts: samples
+                    .iter()
+                    .map(|s| s.preference_ids.as_slice())
+                    .collect(),
+                keyword: Conditioning {
+                    states: keyword.states.clone().narrow(0, start, count),
+                    padding: keyword.padding.clone().narrow(0, start, count),
+                    ends: keyword.ends.clone().narrow(0, start, count),
+                },
+                retrieved: rows(samples, |s| &s.retrieved_preference, &frozen.device),
+                reference: rows(samples, |s| &s.reference_semantic, &frozen.device),
+            }
+        })
+        .collect()
+}
+
+/// `A_i`, a row per sample, and their deviation before normalising.
+fn weighed(
+    rewards: &[Vec<Reward>],
+    config: &ReflectionConfig,
+    memory: &mut Memory,
+) -> (Vec<Vec<f32>>, f32) {
     let values: Vec<Vec<f32>> = rewards
         .iter()
         .map(|row| row.iter().map(|reward| reward.value).collect())
         .collect();
-    let mut advantages = advantages(&values, config.baseline);
-    let advantage_deviation = deviation(advantages.iter().flatten().copied());
+    let advantages = advantages(&values, config.baseline);
+    let deviation = deviation(advantages.iter().flatten().copied());
     if config.normalise_advantages {
-        advantages = memory.deviation.normalise(advantages);
-    }
-    let rank = if config.num_noises == 0 {
-        Tensor::zeros([1], &general.device())
+        (memory.deviation.normalise(advantages), deviation)
     } else {
-        let shape = [batch.len(), config.num_noises];
-        let flat: Vec<f32> = advantages.into_iter().flatten().collect();
-        let advantages = Tensor::from_data(TensorData::new(flat, shape), &frozen.device);
-        losses::rank(general, explored, advantages, config.sigma)
+        (advantages, deviation)
+    }
+}
+
+/// `[L, L_rank, L_cal, L_sem]` of one micro-batch.
+fn losses_of<B: AutodiffBackend>(
+    preference: Preference<B>,
+    micro: &MicroBatch<'_, B::InnerBackend>,
+    text: &dyn TextEncoder<B::InnerBackend>,
+    explored: Option<(&Rollout<B::InnerBackend>, &[Vec<f32>])>,
+    log_sigma: Tensor<B, 1>,
+    settings: Settings<'_>,
+) -> [Tensor<B, 1>; 4] {
+    let config = settings.reflection;
+    let Preference {
+        multimodal,
+        padding,
+        general,
+    } = preference;
+    let (start, count) = (micro.start, micro.samples.len());
+
+    // (10) Balance Calibrator: the conditioning stays near what retrieval found.
+    let pooled = pooled_general(general.clone(), &micro.keyword, text, settings.pool);
+    let retrieved = Tensor::from_inner(micro.retrieved.clone());
+    let calibration = losses::calibration(pooled, retrieved, config.distance);
+
+    // (16) The multimodal preference stays near the reference's meaning.
+    let reference = Tensor::from_inner(micro.reference.clone());
+    let semantic = losses::semantic(pool_mean(multimodal, padding), reference, config.distance);
+
+    // (15) The conditioning moves towards what was rewarded.
+    let rank = match explored {
+        None => Tensor::zeros([1], &general.device()),
+        Some((rollout, advantages)) => {
+            let explored = rollout.explored.clone().narrow(0, start, count);
+            let flat: Vec<f32> = advantages[start..start + count].concat();
+            let weights = TensorData::new(flat, [count, config.num_noises]);
+            let weights = Tensor::from_data(weights, &explored.device());
+            losses::rank(general, explored, weights, log_sigma)
+        }
     };
 
     // (17) The whole.
     let loss = rank.clone().mul_scalar(config.rank_weight)
         + calibration.clone().mul_scalar(config.calibration_weight)
         + semantic.clone().mul_scalar(config.semantic_weight);
-    let all = || rewards.iter().flatten();
-    let parts = Parts {
-        loss: number_of(loss.clone()),
-        rank: number_of(rank),
-        calibration: number_of(calibration),
-        semantic: number_of(semantic),
-        reward: mean(all().map(|r| r.value)),
-        score_personalised: mean(all().map(|r| r.personalised.score)),
-        score_reference: mean(all().map(|r| r.reference.score)),
-        score_keyword: mean(all().map(|r| r.keyword.score)),
-        rank_personalised: mean(all().map(|r| r.personalised.rank as f32)),
-        rank_reference: mean(all().map(|r| r.reference.rank as f32)),
-        advantage_deviation,
-        conditioning_norm: conditioning_norm(detached),
-    };
-    Ok(Step {
-        loss,
-        parts,
-        rewards,
-    })
+    [loss, rank, calibration, semantic]
 }
 
 /// `pool(E_gen)`, `[batch, d]`.
@@ -216,149 +336,49 @@ fn pooled_general<B: AutodiffBackend>(
     }
 }
 
-/// `z_i = sg(E_gen) + σ ε_i`, `[batch, n, Q, d]`.
-fn explore<B: Backend>(
-    general: &Tensor<B, 3>,
-    batch: &[&Sample],
-    config: &ReflectionConfig,
-    seed: u64,
-    number: usize,
-) -> Tensor<B, 4> {
-    let [_, tokens, width] = general.dims();
-    let noise = batch
-        .iter()
-        .map(|sample| {
-            let key = NoiseKey {
-                seed,
-                stream: "exploration",
-                user: &sample.user,
-                item: &sample.reference_id,
-                noise: 0,
-                step: number,
-            };
-            exploration_noise(
-                key,
-                config.num_noises.max(1),
-                [tokens, width],
-                &general.device(),
-            )
-        })
-        .collect();
-    let noise: Tensor<B, 4> = Tensor::stack(noise, 0);
-    general.clone().unsqueeze_dim::<4>(1) + noise.mul_scalar(config.sigma)
+/// Losses of the micro-batches so far, weighted by their share, on the device.
+struct Losses<B: Backend>(Option<Tensor<B, 1>>);
+
+impl<B: Backend> Default for Losses<B> {
+    fn default() -> Self {
+        Self(None)
+    }
 }
 
-/// Draws every image of the batch in one go and lets the ranking model judge it in the reference's place.
-fn judge<B: Backend>(
-    frozen: &Frozen<'_, B>,
-    memory: &mut Memory,
-    batch: &[&Sample],
-    keyword: &Tensor<B, 3>,
-    explored: &Tensor<B, 4>,
-    settings: Settings<'_>,
-) -> Result<Vec<Vec<Reward>>, SchedulerError> {
-    let config = settings.reflection;
-    if config.num_noises == 0 {
-        return Ok(vec![Vec::new(); batch.len()]);
+impl<B: Backend> Losses<B> {
+    fn add<A: AutodiffBackend<InnerBackend = B>>(
+        &mut self,
+        losses: &[Tensor<A, 1>; 4],
+        share: f32,
+    ) {
+        let all = losses.iter().map(|loss| loss.clone().inner()).collect();
+        let all = Tensor::cat(all, 0).mul_scalar(share);
+        self.0 = Some(match self.0.take() {
+            Some(sum) => sum + all,
+            None => all,
+        });
     }
-    // Each image is a conditioning and the latent that its sample shares.
-    let mut conditionings = Vec::new();
-    let mut owners = Vec::new();
-    for (row, sample) in batch.iter().enumerate() {
-        if memory.known(sample).is_none() {
-            conditionings.push(keyword.clone().narrow(0, row, 1));
-            owners.push(row);
+
+    fn read(self) -> [f32; 4] {
+        let mut read = [f32::NAN; 4];
+        let values = self.0.map(Tensor::into_data);
+        for (place, value) in read
+            .iter_mut()
+            .zip(values.iter().flat_map(TensorData::iter::<f32>))
+        {
+            *place = value;
         }
-        let [_, noises, tokens, width] = explored.dims();
-        let images = explored.clone().narrow(0, row, 1);
-        conditionings.push(images.reshape([noises, tokens, width]));
-        owners.extend(std::iter::repeat_n(row, noises));
+        read
     }
-    let conditionings = Tensor::cat(conditionings, 0);
-    let features = draw(frozen, batch, &owners, conditionings, settings)?;
-
-    let mut next = 0;
-    let rewards = batch
-        .iter()
-        .map(|sample| {
-            let known = memory.known(sample);
-            let count = config.num_noises + usize::from(known.is_none());
-            let mut candidates = features.clone().narrow(0, next, count);
-            next += count;
-            if known.is_none() {
-                let own = rows(&[*sample], |s| &s.reference_visual, &frozen.device);
-                candidates = Tensor::cat(vec![own, candidates], 0);
-            }
-            let mut judged = frozen
-                .discriminator
-                .judge(sample.user_index, sample.reference, candidates)
-                .into_iter();
-            let [reference, keyword] = known.unwrap_or_else(|| {
-                let first = judged.next().expect("a judgement of the reference");
-                let second = judged.next().expect("a judgement of the keyword image");
-                memory.learn(sample, [first, second]);
-                [first, second]
-            });
-            judged
-                .map(|judgement| {
-                    reward(config.reward, judgement, reference, keyword, config.margin)
-                })
-                .collect()
-        })
-        .collect();
-    Ok(rewards)
-}
-
-/// Features of the images of `conditionings`, `[images, Q, d]`; image `i` belongs to sample `owners[i]`.
-fn draw<B: Backend>(
-    frozen: &Frozen<'_, B>,
-    batch: &[&Sample],
-    owners: &[usize],
-    conditionings: Tensor<B, 3>,
-    settings: Settings<'_>,
-) -> Result<Tensor<B, 2>, SchedulerError> {
-    let config = settings.reflection;
-    let drawing = Drawing {
-        generator: frozen.generator,
-        text: frozen.text,
-        options: &GenerateOptions {
-            num_steps: config.num_steps,
-            guidance_scale: config.guidance_scale,
-            scheduler: config.scheduler,
-        },
-        latent_shape: frozen.latent_shape,
-        images_per_batch: config.images_per_batch,
-        seed: settings.seed,
-        device: &frozen.device,
-    };
-    let samples: Vec<&Sample> = owners.iter().map(|row| batch[*row]).collect();
-    let mut features = Vec::new();
-    drawing.conditionings(&samples, conditionings, |images| {
-        features.push(frozen.visual.encode(images));
-    })?;
-    Ok(Tensor::cat(features, 0))
-}
-
-/// One vector of each sample, `[batch, d]`.
-fn rows<B: Backend>(
-    batch: &[&Sample],
-    vector: impl Fn(&Sample) -> &Vec<f32>,
-    device: &Device<B>,
-) -> Tensor<B, 2> {
-    let width = batch.first().map_or(0, |sample| vector(sample).len());
-    let values: Vec<f32> = batch
-        .iter()
-        .flat_map(|s| vector(s).iter().copied())
-        .collect();
-    Tensor::from_data(TensorData::new(values, [batch.len(), width]), device)
 }
 
 fn number_of<B: Backend>(tensor: Tensor<B, 1>) -> f32 {
     tensor.into_data().iter::<f32>().next().unwrap_or(f32::NAN)
 }
 
-fn conditioning_norm<B: Backend>(general: Tensor<B, 3>) -> f32 {
-    number_of(general.powi_scalar(2).sum_dim(2).sqrt().mean())
+/// Mean length of a token of `[batch, Q, d]`.
+fn token_norm<B: Backend>(states: Tensor<B, 3>) -> f32 {
+    number_of(states.powi_scalar(2).sum_dim(2).sqrt().mean())
 }
 
 fn mean(values: impl Iterator<Item = f32>) -> f32 {

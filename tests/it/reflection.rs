@@ -23,6 +23,11 @@ fn key(user: &str) -> NoiseKey<'_> {
     }
 }
 
+/// `ln σ` where a graph is recorded.
+fn log_sigma(sigma: f32) -> Tensor<TestBackend, 1> {
+    Tensor::from_inner(Tensor::from_data([sigma.ln()], &device()))
+}
+
 #[test]
 fn the_gradient_of_the_rank_loss_is_minus_the_mean_of_advantage_times_noise_over_sigma() {
     let [batch, noises, tokens, width] = [2, 3, 4, 5];
@@ -35,7 +40,7 @@ fn the_gradient_of_the_rank_loss_is_minus_the_mean_of_advantage_times_noise_over
         Tensor::<TestBackend, 2>::from_data([[0.5, -1.0, 2.0], [0.25, 0.0, -3.0]], &device());
     let explored = start.clone().unsqueeze_dim::<4>(1) + noise.clone().mul_scalar(SIGMA);
     let general = Tensor::<TestBackend, 3>::from_inner(start).require_grad();
-    let loss = losses::rank(general.clone(), explored, weights.clone(), SIGMA);
+    let loss = losses::rank(general.clone(), explored, weights.clone(), log_sigma(SIGMA));
     let gradient = general.grad(&loss.backward()).expect("a gradient");
 
     let scale = -1.0 / (batch * noises * tokens * width) as f32 / SIGMA;
@@ -58,7 +63,7 @@ fn a_step_along_the_gradient_raises_the_density_of_the_rewarded_image() {
     let explored = Tensor::<TestBackend, 4>::from_data([[[[1.0f32]], [[-1.0]]]], &device());
     let weights = Tensor::<TestBackend, 2>::from_data([[1.0f32, -1.0]], &device());
     let general = Tensor::<TestBackend, 3>::zeros([1, 1, 1], &devices().train).require_grad();
-    let loss = losses::rank(general.clone(), explored, weights, 1.0);
+    let loss = losses::rank(general.clone(), explored, weights, log_sigma(1.0));
     let gradient = general
         .grad(&loss.backward())
         .expect("a gradient")
@@ -67,6 +72,205 @@ fn a_step_along_the_gradient_raises_the_density_of_the_rewarded_image() {
         gradient < 0.0,
         "descent must move towards the rewarded +1, gradient {gradient}"
     );
+}
+
+/// Gradients of the rank loss with respect to `E_gen` for many draws around one point; reward is what `taste` says of
+/// each image. A row per draw.
+fn gradients(
+    draws: usize,
+    noises: usize,
+    baseline: Baseline,
+    taste: impl Fn(&[f32]) -> f32,
+) -> Vec<Vec<f32>> {
+    const WIDTH: usize = 3;
+    let noise: Vec<f32> = NoiseKey {
+        noise: draws,
+        ..key("draws")
+    }
+    .normal(draws * noises * WIDTH);
+    let start = [0.3f32, -0.2, 0.5];
+    let images: Vec<Vec<f32>> = noise
+        .chunks(WIDTH)
+        .map(|e| start.iter().zip(e).map(|(s, e)| s + SIGMA * e).collect())
+        .collect();
+    let rewards: Vec<Vec<f32>> = images
+        .chunks(noises)
+        .map(|row| row.iter().map(|image| taste(image)).collect())
+        .collect();
+    // A batch a draw: the batch's mean is over one sample's images.
+    let weights: Vec<f32> = rewards
+        .iter()
+        .flat_map(|row| advantages(std::slice::from_ref(row), baseline).concat())
+        .collect();
+    let tensor = |values: Vec<f32>, shape: [usize; 4]| {
+        Tensor::<TestBackend, 4>::from_data(TensorData::new(values, shape), &device())
+    };
+    let explored = tensor(images.concat(), [draws, noises, 1, WIDTH]);
+    let general = tensor(start.repeat(draws), [draws, 1, 1, WIDTH]).reshape([draws, 1, WIDTH]);
+    let general = Tensor::<TestBackend, 3>::from_inner(general).require_grad();
+    let weights = Tensor::from_data(TensorData::new(weights, [draws, noises]), &device());
+    let loss = losses::rank(general.clone(), explored, weights, log_sigma(SIGMA));
+    let gradient = general.grad(&loss.backward()).expect("a gradient");
+    // The loss is a mean over draws: each draw's own gradient is so many times larger.
+    let values: Vec<f32> = gradient
+        .mul_scalar(draws as f32)
+        .into_data()
+        .iter()
+        .collect();
+    values.chunks(WIDTH).map(<[f32]>::to_vec).collect()
+}
+
+/// Mean and standard error of each column, and the variance over all columns together.
+fn moments(rows: &[Vec<f32>]) -> (Vec<(f64, f64)>, f64) {
+    let count = rows.len() as f64;
+    let columns: Vec<(f64, f64)> = (0..rows[0].len())
+        .map(|column| {
+            let values = rows.iter().map(|row| f64::from(row[column]));
+            let mean = values.clone().sum::<f64>() / count;
+            let variance = values.map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0);
+            (mean, variance)
+        })
+        .collect();
+    let total = columns.iter().map(|(_, variance)| variance).sum();
+    let columns = columns
+        .into_iter()
+        .map(|(mean, variance)| (mean, (variance / count).sqrt()))
+        .collect();
+    (columns, total)
+}
+
+/// How a judge might like an image: nearer to a point is better, with an offset that baselines should remove.
+fn liking(image: &[f32]) -> f32 {
+    let target = [1.0f32, 0.0, -1.0];
+    let distance = |(a, b): (&f32, &f32)| (a - b).powi(2);
+    20.0 - image.iter().zip(&target).map(distance).sum::<f32>()
+}
+
+#[test]
+fn leave_one_out_leaves_the_expected_gradient_and_takes_its_variance() {
+    let (plain, plain_variance) = moments(&gradients(40_000, 3, Baseline::None, liking));
+    let (less, less_variance) = moments(&gradients(40_000, 3, Baseline::LeaveOneOut, liking));
+    // E[∂L/∂μ] = −∂E[R]/∂μ / 3 dimensions; E[R] = 20 − Σ (μ − t)² − 3σ².
+    let start = [0.3, -0.2, 0.5];
+    let target = [1.0, 0.0, -1.0];
+    for (column, (a, b)) in plain.iter().zip(&less).enumerate() {
+        let expected = 2.0 * (start[column] - target[column]) / 3.0;
+        for (name, (mean, error)) in [("none", a), ("leave-one-out", b)] {
+            let off = (mean - expected).abs();
+            assert!(
+                off < 4.0 * error,
+                "{name}: {mean} is no {expected} ± {error}"
+            );
+        }
+    }
+    assert!(
+        less_variance < 0.2 * plain_variance,
+        "{less_variance} against {plain_variance}"
+    );
+}
+
+#[test]
+fn the_batch_mean_shortens_the_expected_gradient_by_its_own_share() {
+    let (plain, _) = moments(&gradients(40_000, 3, Baseline::None, liking));
+    let (mean, variance) = moments(&gradients(40_000, 3, Baseline::BatchMean, liking));
+    for ((plain, e), (mean, error)) in plain.iter().zip(&mean) {
+        // Each reward is a third of the mean that is taken from it.
+        let expected = plain * 2.0 / 3.0;
+        assert!(
+            (mean - expected).abs() < 4.0 * (error + e),
+            "{mean} for {expected}"
+        );
+    }
+    assert!(variance > 0.0);
+}
+
+#[test]
+fn a_reward_that_does_not_depend_on_the_image_moves_nothing() {
+    let (columns, _) = moments(&gradients(40_000, 3, Baseline::None, |_| 7.0));
+    for (mean, error) in columns {
+        assert!(mean.abs() < 4.0 * error, "{mean} ± {error}");
+    }
+    let exact = gradients(10, 3, Baseline::LeaveOneOut, |_| 7.0);
+    assert!(
+        exact.concat().iter().all(|value| *value == 0.0),
+        "{exact:?}"
+    );
+}
+
+#[test]
+fn ascent_finds_the_known_optimum_for_every_form_of_the_reward() {
+    for form in [RewardForm::Margin, RewardForm::Hinge, RewardForm::Rank] {
+        let target = [1.0f32, 0.0, -1.0];
+        let judge = |image: &[f32]| {
+            let distance: f32 = image
+                .iter()
+                .zip(&target)
+                .map(|(a, b)| (a - b).powi(2))
+                .sum();
+            // A hundred items at growing distances: the nearer the image, the fewer are before it.
+            judged(-distance, 1 + (distance * 40.0) as usize)
+        };
+        let (reference, keyword) = (judge(&[0.0; 3]), judge(&[0.1; 3]));
+        let mut mean = vec![0.0f32; 3];
+        let mut deviation = RunningDeviation::default();
+        for step in 0..1500 {
+            let noise = NoiseKey { step, ..key("toy") }.normal(8 * 3);
+            let images: Vec<f32> = noise
+                .chunks(3)
+                .flat_map(|e| {
+                    mean.iter()
+                        .zip(e)
+                        .map(|(m, e)| m + SIGMA * e)
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            // Hinge is flat beyond its margin: a wide one keeps the optimum in reach.
+            let values: Vec<f32> = images
+                .chunks(3)
+                .map(|image| reward(form, judge(image), reference, keyword, 3.0).value)
+                .collect();
+            let weights = deviation.normalise(advantages(&[values], Baseline::LeaveOneOut));
+            let general = Tensor::<TestBackend, 1>::from_data(&mean[..], &device());
+            let general =
+                Tensor::<TestBackend, 3>::from_inner(general.reshape([1, 1, 3])).require_grad();
+            let explored = TensorData::new(images, [1, 8, 1, 3]);
+            let explored = Tensor::<TestBackend, 4>::from_data(explored, &device());
+            let weights = TensorData::new(weights.concat(), [1, 8]);
+            let weights = Tensor::from_data(weights, &device());
+            let loss = losses::rank(general.clone(), explored, weights, log_sigma(SIGMA));
+            let gradient = general.grad(&loss.backward()).expect("a gradient");
+            let rate = 0.1 / (1.0 + step as f32 / 200.0);
+            for (value, gradient) in mean.iter_mut().zip(gradient.into_data().iter::<f32>()) {
+                *value -= rate * gradient;
+            }
+        }
+        for (found, wanted) in mean.iter().zip(target) {
+            assert!((found - wanted).abs() < 0.15, "{form:?}: {mean:?}");
+        }
+    }
+}
+
+#[test]
+fn a_learned_sigma_grows_where_far_images_are_rewarded() {
+    let explored = Tensor::<TestBackend, 4>::from_data([[[[2.0f32]], [[-0.1]]]], &device());
+    let general = Tensor::<TestBackend, 3>::zeros([1, 1, 1], &devices().train);
+    let slope = |weights: [[f32; 2]; 1]| {
+        let weights = Tensor::<TestBackend, 2>::from_data(weights, &device());
+        let log_sigma = log_sigma(1.0).require_grad();
+        let loss = losses::rank(
+            general.clone(),
+            explored.clone(),
+            weights,
+            log_sigma.clone(),
+        );
+        log_sigma
+            .grad(&loss.backward())
+            .expect("a gradient")
+            .into_scalar()
+    };
+    // ∂ ln N/∂ ln σ = z²/σ² − 1: 3 for the far image, −0.99 for the near one.
+    assert!((slope([[1.0, 0.0]]) - -1.5).abs() < 1e-5);
+    assert!((slope([[0.0, 1.0]]) - 0.495).abs() < 1e-5);
 }
 
 #[test]

@@ -11,15 +11,18 @@ use ragar::generation::mapper::MapperConfig;
 use ragar::generation::noise::NoiseKey;
 use ragar::generation::preference::{ConditioningShape, PreferenceConfig, PreferenceModel};
 use ragar::generation::sample::Sample;
-use ragar::optimisation::parameters::{Selection, collect};
+use ragar::optimisation::parameters::{NamedTensors, Selection, collect};
 use ragar::optimisation::{Interrupt, Progress, Silent};
 use ragar::pretrained::diffusion::PretrainedDiffusion;
 use ragar::pretrained::{diffusion, llama};
 use ragar::reflection::ReflectionConfig;
 use ragar::reflection::discriminator::{Discriminator, VisualEncoder};
 use ragar::reflection::reward::Judgement;
-use ragar::reflection::step::Frozen;
-use ragar::training::preference::{Outcome, PreferenceTraining, TrainingConfig, TrainingError};
+use ragar::reflection::rollout::Frozen;
+use ragar::training::preference::{
+    GuardConfig, MicroBatch, MicroBatchRule, Outcome, PreferenceTraining, TrainingConfig,
+    TrainingError, ValidationConfig, Validator,
+};
 
 use crate::support::{TestBackend, devices, golden_dir};
 
@@ -75,6 +78,9 @@ struct World {
     generator: Generator<TestBackend>,
     samples: Vec<Sample>,
     reflection: ReflectionConfig,
+    validator: Option<Box<dyn Validator<TestBackend>>>,
+    accept_changes: bool,
+    retrieval_token: bool,
 }
 
 impl World {
@@ -97,6 +103,9 @@ impl World {
                 images_per_batch: 4,
                 ..Default::default()
             },
+            validator: None,
+            accept_changes: false,
+            retrieval_token: false,
         }
     }
 
@@ -129,15 +138,38 @@ impl World {
             training,
             reflection: &self.reflection,
             pool: Pool::Mean,
+            origin: &[("generator".to_string(), "random".to_string())].into(),
+            accept_changes: self.accept_changes,
             folder,
+            validator: self.validator.as_deref(),
             interrupt,
             progress,
         }
-        .run(model(training.seed, &devices.train))
+        .run(model_with(
+            training.seed,
+            self.retrieval_token,
+            &devices.train,
+        ))
+    }
+
+    /// Trains without watching, to the end.
+    fn finish(&self, folder: &Path, training: &TrainingConfig) -> PreferenceModel<TestBackend> {
+        let run = self.train(folder, training, &Silent, &Interrupt::default());
+        let (model, outcome) = run.unwrap();
+        assert_eq!(outcome, Outcome::Finished);
+        model
     }
 }
 
 fn model(seed: u64, device: &Device<TestBackend>) -> PreferenceModel<TestBackend> {
+    model_with(seed, false, device)
+}
+
+fn model_with(
+    seed: u64,
+    retrieval_token: bool,
+    device: &Device<TestBackend>,
+) -> PreferenceModel<TestBackend> {
     let folder = golden_dir("llama-mha").join("model");
     let llama = llama::load::<TestBackend>(&folder, device).unwrap().model;
     let config = PreferenceConfig {
@@ -153,6 +185,7 @@ fn model(seed: u64, device: &Device<TestBackend>) -> PreferenceModel<TestBackend
             num_heads: 4,
             ..Default::default()
         },
+        retrieval_token,
         ..Default::default()
     };
     let shape = ConditioningShape {
@@ -210,11 +243,39 @@ fn an_interrupted_run_resumes_to_the_same_numbers() {
         .train(parts.path(), &training, &Silent, &Interrupt::default())
         .unwrap();
 
-    let values = |model| collect::<TestBackend, _>(model, Selection::Trainable);
     assert_eq!(values(&expected), values(&resumed), "parameters");
-    let log = |folder: &Path| std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    assert_eq!(log(whole.path()), log(parts.path()), "metrics");
-    assert_eq!(log(whole.path()).lines().count(), 5);
+    assert_eq!(metrics(whole.path()), metrics(parts.path()), "metrics");
+    assert_eq!(metrics(whole.path()).len(), 5);
+}
+
+/// The lines of `metrics.jsonl` without the times that no run repeats.
+fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let fields = line.as_object_mut().unwrap();
+        let timed = fields
+            .keys()
+            .filter(|key| key.starts_with("seconds_"))
+            .count();
+        assert_eq!(timed, 6, "{fields:?}");
+        fields.retain(|key, _| !key.starts_with("seconds_"));
+        line
+    };
+    text.lines().map(line).collect()
+}
+
+fn events(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.join("events.jsonl")).unwrap_or_default();
+    let kind = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["kind"].as_str().unwrap().to_string()
+    };
+    text.lines().map(kind).collect()
+}
+
+fn values(model: &PreferenceModel<TestBackend>) -> NamedTensors {
+    collect::<TestBackend, _>(model, Selection::Trainable)
 }
 
 #[test]
@@ -264,19 +325,321 @@ fn another_seed_is_another_configuration() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_names_its_users_and_step() {
+fn a_changed_configuration_is_taken_up_when_told() {
+    let mut world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    world.finish(folder.path(), &training(1));
+    let longer = training(2);
+    let error = world
+        .train(folder.path(), &longer, &Silent, &Interrupt::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("training.steps was 1, is 2"), "{error}");
+    world.accept_changes = true;
+    world.finish(folder.path(), &longer);
+    assert_eq!(metrics(folder.path()).len(), 2);
+}
+
+#[test]
+fn a_batch_that_ruins_a_step_is_left_out_and_kept_for_a_look() {
+    let mut world = World::new();
+    world.samples[1].retrieved_preference[0] = f32::NAN;
+    let folder = tempfile::tempdir().unwrap();
+    let training = TrainingConfig {
+        batch_size: 1,
+        save_every: 2,
+        ..training(6)
+    };
+    // Three users, two epochs: the bad one comes twice.
+    let end = world.finish(folder.path(), &training);
+    assert!(
+        values(&end)
+            .values()
+            .all(|v| v.iter::<f32>().all(f32::is_finite)),
+        "weights stay numbers"
+    );
+    assert_eq!(metrics(folder.path()).len(), 4);
+    let rollbacks = events(folder.path())
+        .iter()
+        .filter(|e| *e == "rollback")
+        .count();
+    assert_eq!(rollbacks, 2);
+    let replays: Vec<_> = std::fs::read_dir(folder.path().join("replay"))
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(replays.len(), 2);
+    assert!(
+        replays
+            .iter()
+            .all(|text| text.contains("user 1") && text.contains("calibration loss"))
+    );
+    // Each rollback halves the rate of what follows.
+    let last = metrics(folder.path()).pop().unwrap();
+    let rate = training
+        .schedule
+        .rate(last["step"].as_u64().unwrap() as usize, 6);
+    let used = last["learning_rate"].as_f64().unwrap();
+    assert!((used - rate / 4.0).abs() < 1e-12, "{used} of {rate}");
+    // Again, from the same folder: nothing more happens.
+    world.finish(folder.path(), &training);
+    assert_eq!(metrics(folder.path()).len(), 4);
+}
+
+#[test]
+fn a_run_that_ruins_itself_again_and_again_names_its_users_and_step() {
     let mut world = World::new();
     world.samples[0].retrieved_preference[0] = f32::NAN;
     world.samples.truncate(1);
     let folder = tempfile::tempdir().unwrap();
+    let training = TrainingConfig {
+        guards: GuardConfig {
+            max_rollbacks: 1,
+            ..GuardConfig::default()
+        },
+        ..training(9)
+    };
     let error = world
-        .train(folder.path(), &training(2), &Silent, &Interrupt::default())
+        .train(folder.path(), &training, &Silent, &Interrupt::default())
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "step 1",
+        "user 0",
+        "after 1 rollbacks",
+        "replay",
+        "calibration loss is NaN",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn micro_batches_and_segments_give_the_same_gradients() {
+    let world = World::new();
+    let trained = |training: TrainingConfig| {
+        let folder = tempfile::tempdir().unwrap();
+        let end = world.finish(folder.path(), &training);
+        (values(&end), metrics(folder.path()))
+    };
+    let base = TrainingConfig {
+        batch_size: 3,
+        ..training(3)
+    };
+    let (whole, whole_log) = trained(base.clone());
+    for (name, other) in [
+        (
+            "micro-batches of 1",
+            TrainingConfig {
+                micro_batch: MicroBatch::Users(1),
+                ..base.clone()
+            },
+        ),
+        (
+            "micro-batches of 2",
+            TrainingConfig {
+                micro_batch: MicroBatch::Users(2),
+                ..base.clone()
+            },
+        ),
+        (
+            "segments of 1 layer",
+            TrainingConfig {
+                segment_layers: 1,
+                ..base.clone()
+            },
+        ),
+        (
+            "all of it, found by a probe",
+            TrainingConfig {
+                micro_batch: MicroBatch::Rule(MicroBatchRule::Auto),
+                segment_layers: 1,
+                ..base.clone()
+            },
+        ),
+    ] {
+        let (found, log) = trained(other);
+        for (a, b) in whole_log.iter().zip(&log) {
+            for key in ["loss", "rank", "gradient_norm"] {
+                let (a, b) = (a[key].as_f64().unwrap(), b[key].as_f64().unwrap());
+                assert!(
+                    (a - b).abs() < 1e-5 + 1e-3 * a.abs(),
+                    "{name}: {key} {a} {b}"
+                );
+            }
+        }
+        for (path, expected) in &whole {
+            let moved: Vec<f32> = found[path].iter().collect();
+            for (a, b) in expected.iter::<f32>().zip(moved) {
+                // Adam's first steps are signs of gradients: those near zero may flip.
+                assert!((a - b).abs() < 5e-4, "{name}: {path} {a} {b}");
+            }
+        }
+    }
+}
+
+/// Scores that rise, then fall, with the learning rate's progress: by step.
+struct Scripted(Vec<(usize, f64)>);
+
+impl Validator<TestBackend> for Scripted {
+    fn validate(
+        &self,
+        _model: &PreferenceModel<TestBackend>,
+        step: usize,
+    ) -> Result<std::collections::BTreeMap<String, f64>, String> {
+        let score = self
+            .0
+            .iter()
+            .find(|(at, _)| *at == step)
+            .ok_or("not asked")?;
+        Ok([("rank_change".to_string(), score.1)].into())
+    }
+}
+
+fn validated(every: usize, patience: usize) -> TrainingConfig {
+    TrainingConfig {
+        validation: ValidationConfig {
+            every,
+            patience,
+            ..ValidationConfig::default()
+        },
+        ..training(6)
+    }
+}
+
+#[test]
+fn the_best_weights_of_validation_come_back() {
+    let mut world = World::new();
+    let short = tempfile::tempdir().unwrap();
+    let until_best = TrainingConfig {
+        // The same schedule as six steps have.
+        steps: 6,
+        ..validated(0, 0)
+    };
+    let interrupt = Interrupt::default();
+    let (at_two, _) = world
+        .train(
+            short.path(),
+            &until_best,
+            &StopAfter(2, &interrupt),
+            &interrupt,
+        )
+        .unwrap();
+
+    world.validator = Some(Box::new(Scripted(vec![
+        (0, 0.1),
+        (2, 0.5),
+        (4, 0.3),
+        (6, 0.2),
+    ])));
+    let folder = tempfile::tempdir().unwrap();
+    let best = world.finish(folder.path(), &validated(2, 0));
+    assert_eq!(values(&best), values(&at_two));
+    assert_eq!(metrics(folder.path()).len(), 6);
+    let text = std::fs::read_to_string(folder.path().join("validation.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert_eq!(events(folder.path()), ["best", "best", "finished"]);
+}
+
+#[test]
+fn patience_ends_a_run_and_it_stays_ended() {
+    let mut world = World::new();
+    world.validator = Some(Box::new(Scripted(vec![(0, 0.5), (1, 0.4), (2, 0.3)])));
+    let folder = tempfile::tempdir().unwrap();
+    world.finish(folder.path(), &validated(1, 2));
+    assert_eq!(metrics(folder.path()).len(), 2);
+    world.finish(folder.path(), &validated(1, 2));
+    assert_eq!(metrics(folder.path()).len(), 2, "not taken up again");
+}
+
+#[test]
+fn a_score_that_is_none_is_refused_with_those_there_are() {
+    let mut world = World::new();
+    world.validator = Some(Box::new(Scripted(vec![(0, 0.5)])));
+    let folder = tempfile::tempdir().unwrap();
+    let mut training = validated(1, 0);
+    training.validation.metric = "rank_chance".into();
+    let error = world
+        .train(folder.path(), &training, &Silent, &Interrupt::default())
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("step 0") && error.contains("user 0"),
+        error.contains("rank_chance") && error.contains("rank_change"),
         "{error}"
     );
+}
+
+#[test]
+fn an_average_is_what_is_saved_and_resumes_to_the_same_numbers() {
+    let world = World::new();
+    let averaged = TrainingConfig {
+        average_decay: 0.5,
+        ..training(4)
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let expected = world.finish(whole.path(), &averaged);
+    let last = world.finish(tempfile::tempdir().unwrap().path(), &training(4));
+    assert_ne!(values(&expected), values(&last));
+
+    let parts = tempfile::tempdir().unwrap();
+    let interrupt = Interrupt::default();
+    let stop = StopAfter(2, &interrupt);
+    world
+        .train(parts.path(), &averaged, &stop, &interrupt)
+        .unwrap();
+    let resumed = world.finish(parts.path(), &averaged);
+    assert_eq!(values(&expected), values(&resumed));
+}
+
+#[test]
+fn noise_of_its_own_changes_what_is_drawn_and_resumes_alike() {
+    let mut world = World::new();
+    let common = tempfile::tempdir().unwrap();
+    world.finish(common.path(), &training(3));
+    world.reflection.common_noise = false;
+    let own = tempfile::tempdir().unwrap();
+    world.finish(own.path(), &training(3));
+    let reward = |folder: &Path| metrics(folder)[0]["reward"].as_f64().unwrap();
+    assert_ne!(reward(common.path()), reward(own.path()));
+
+    let parts = tempfile::tempdir().unwrap();
+    let interrupt = Interrupt::default();
+    let stop = StopAfter(1, &interrupt);
+    world
+        .train(parts.path(), &training(3), &stop, &interrupt)
+        .unwrap();
+    world.finish(parts.path(), &training(3));
+    assert_eq!(metrics(own.path()), metrics(parts.path()));
+}
+
+#[test]
+fn sigma_and_the_retrieval_token_train_where_asked() {
+    let mut world = World::new();
+    world.reflection.learn_sigma = true;
+    world.retrieval_token = true;
+    let folder = tempfile::tempdir().unwrap();
+    let end = world.finish(folder.path(), &training(4));
+    let log = metrics(folder.path());
+    let sigma = |line: &serde_json::Value| line["sigma"].as_f64().unwrap();
+    assert!((sigma(&log[0]) - 0.1).abs() < 1e-6);
+    assert_ne!(sigma(&log[0]), sigma(&log[3]));
+    let after = values(&end);
+    assert!(after.contains_key("log_sigma"));
+    let before = values(&model_with(0, true, &devices().train));
+    let name = "retrieval_projection.weight";
+    assert_ne!(before[name], after[name]);
+}
+
+#[test]
+fn without_exploration_nothing_is_drawn_and_the_rest_still_trains() {
+    let mut world = World::new();
+    world.reflection.num_noises = 0;
+    let folder = tempfile::tempdir().unwrap();
+    world.finish(folder.path(), &training(2));
+    for line in metrics(folder.path()) {
+        assert_eq!(line["rank"], 0.0);
+        assert!(line["calibration"].as_f64().unwrap() > 0.0);
+    }
 }
 
 #[test]

@@ -118,6 +118,8 @@ pub fn run(session: &Session, quick: bool, out: &Path) -> anyhow::Result<()> {
         generation: &generation,
         ranking: &ranking,
         devices: &devices,
+        held_out: None,
+        accept_changes: false,
     };
     let model = parts.train(&learning, &train, &interrupt, &watcher)?;
     clock.lap("Training");

@@ -48,7 +48,10 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Study(StudyCommand::Assumptions { out, seeds }) => {
             study::assumptions(session, out, *seeds)
         }
-        Command::Train { out } => train::run(session, out),
+        Command::Train {
+            out,
+            accept_changes,
+        } => train::run(session, out, *accept_changes),
         Command::Generate {
             run,
             user,

@@ -9,6 +9,7 @@ use crate::app::assembly::{
 };
 use crate::app::backend::{Backend, Devices};
 use crate::app::config::{METHOD, RunConfig};
+use crate::app::exhibition::{HeldOut, Visitor};
 use crate::app::failure::Interrupted;
 use crate::app::output::Output;
 use crate::app::session::Session;
@@ -16,7 +17,7 @@ use crate::data::history::{History, Split};
 use crate::generation::preference::PreferenceModel;
 use crate::generation::sample::Sample;
 use crate::optimisation::{Interrupt, Progress};
-use crate::reflection::step::Frozen;
+use crate::reflection::rollout::Frozen;
 use crate::training::preference::{Outcome, PreferenceTraining};
 
 #[derive(Serialize)]
@@ -27,8 +28,8 @@ struct Report<'a> {
     seconds: f64,
 }
 
-/// Trains in `out`, from its newest checkpoint on.
-pub fn run(session: &Session, out: &Path) -> anyhow::Result<()> {
+/// Trains in `out`, from its newest checkpoint on; with `accept_changes`, also from one of another configuration.
+pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     let config = &session.config;
     let devices = session.devices()?;
@@ -44,24 +45,54 @@ pub fn run(session: &Session, out: &Path) -> anyhow::Result<()> {
     config.save(out, "train", METHOD)?;
 
     let histories = data.users(Split::Train, config.data.train_users);
-    let words = samples::items_of(&histories);
+    let watched = match config.training.validation.every {
+        0 => Vec::new(),
+        _ => data.users(Split::Validation, config.training.validation.users),
+    };
+    let everyone: Vec<_> = histories.iter().chain(&watched).copied().collect();
+    let words = samples::items_of(&everyone);
     let items = features::prepare(config, &data, &eyes, &language, &words, frozen, &watcher)?;
-    let samples = samples::samples(
-        config,
-        &data,
-        &language,
-        &items,
-        |user| ranking.user(user),
-        &histories,
-        session.output,
-    )?;
-    let samples = trainable(samples, &ranking, session.output);
+    let gather = |histories: &[_]| {
+        let row = |user: &str| ranking.user(user);
+        samples::samples(
+            config,
+            &data,
+            &language,
+            &items,
+            row,
+            histories,
+            session.output,
+        )
+    };
+    let samples = trainable(gather(&histories)?, &ranking, session.output);
+    let watched: Vec<Visitor<'_>> = gather(&watched)?
+        .into_iter()
+        .filter(|(_, sample)| ranking.discriminator.covers(sample.reference))
+        .map(|(history, sample)| Visitor { history, sample })
+        .collect();
+    let held_out = match watched.is_empty() {
+        true => None,
+        false => Some(HeldOut::new(
+            config,
+            &data,
+            &eyes,
+            &generation,
+            &ranking,
+            &items,
+            &devices,
+            watched,
+            out,
+            &watcher,
+        )?),
+    };
     let parts = Parts {
         config,
         eyes: &eyes,
         generation: &generation,
         ranking: &ranking,
         devices: &devices,
+        held_out: held_out.as_ref(),
+        accept_changes,
     };
     parts.train(&samples, out, &interrupt, &watcher)?;
     let report = Report {
@@ -112,6 +143,10 @@ pub struct Parts<'a> {
     pub ranking: &'a Ranking,
     /// Where it all lives.
     pub devices: &'a Devices,
+    /// Users drawn for on the way, where `training.validation.every` asks for it.
+    pub held_out: Option<&'a HeldOut<'a>>,
+    /// Go on from a checkpoint of another configuration.
+    pub accept_changes: bool,
 }
 
 impl Parts<'_> {
@@ -135,6 +170,12 @@ impl Parts<'_> {
         let model = preference::fresh(config, &language, self.generation, device)?;
         let text = self.generation.text(self.eyes);
         let visual = self.eyes.encoder();
+        let origin = [
+            ("clip", &self.eyes.clip.fingerprint),
+            ("language_model", &language.fingerprint),
+            ("generator", &self.generation.fingerprint),
+        ];
+        let origin = origin.map(|(name, digest)| (name.to_string(), digest.clone()));
         let training = PreferenceTraining::<Backend> {
             samples,
             frozen: Frozen {
@@ -148,7 +189,10 @@ impl Parts<'_> {
             training: &config.training,
             reflection: &config.reflection,
             pool: config.preference.calibrator.pool,
+            origin: &origin.into(),
+            accept_changes: self.accept_changes,
             folder,
+            validator: self.held_out.map(|held_out| held_out as _),
             interrupt,
             progress,
         };

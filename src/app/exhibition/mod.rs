@@ -4,6 +4,7 @@
 mod gallery;
 mod scores;
 mod training;
+mod validation;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,6 +29,7 @@ use crate::reflection::discriminator::{Case, Discriminator as _, VisualEncoder a
 use crate::reflection::reward::Judgement;
 
 pub use training::charts;
+pub use validation::HeldOut;
 
 /// Users whose conditionings are computed at once.
 const USERS_AT_ONCE: usize = 32;

@@ -1,5 +1,7 @@
 //! The language model: embeddings, decoder layers, output layer.
 
+use std::ops::Range;
+
 use burn::module::{Initializer, Module, ModuleMapper, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
@@ -145,6 +147,47 @@ impl<B: Backend> LlamaForCausalLm<B> {
         }
     }
 
+    /// Decoder layers.
+    pub fn num_layers(&self) -> usize {
+        self.model.layers.len()
+    }
+
+    /// A part of [`Self::forward_hidden`]: some of the layers, without the final norm.
+    ///
+    /// # Shapes
+    /// As [`Self::forward_hidden`].
+    pub fn forward_range(
+        &self,
+        mut states: Tensor<B, 3>,
+        attention_mask: Tensor<B, 2, Int>,
+        layers: Range<usize>,
+    ) -> Tensor<B, 3> {
+        let [_, tokens, _] = states.dims();
+        let context = self.context(0, tokens, Some(attention_mask), &states.device());
+        for layer in &self.model.layers[layers] {
+            states = layer.forward(states, &context, None);
+        }
+        states
+    }
+
+    /// The final norm, `[batch, tokens, width]` in and out.
+    pub fn final_norm(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.model.norm.forward(states)
+    }
+
+    fn context(
+        &self,
+        start: usize,
+        tokens: usize,
+        attention_mask: Option<Tensor<B, 2, Int>>,
+        device: &B::Device,
+    ) -> Context<B> {
+        Context {
+            rotary: self.model.rotary.tables(start, tokens, device),
+            bias: attention_bias(start, tokens, attention_mask, device),
+        }
+    }
+
     fn forward_layers(
         &self,
         inputs_embeds: Tensor<B, 3>,
@@ -152,12 +195,8 @@ impl<B: Backend> LlamaForCausalLm<B> {
         mut cache: Option<&mut KeyValueCache<B>>,
     ) -> Tensor<B, 3> {
         let [_, tokens, _] = inputs_embeds.dims();
-        let device = inputs_embeds.device();
         let start = cache.as_ref().map_or(0, |cache| cache.length());
-        let context = Context {
-            rotary: self.model.rotary.tables(start, tokens, &device),
-            bias: attention_bias(start, tokens, attention_mask, &device),
-        };
+        let context = self.context(start, tokens, attention_mask, &inputs_embeds.device());
         let mut states = inputs_embeds;
         for (index, layer) in self.model.layers.iter().enumerate() {
             let cache = cache.as_mut().map(|cache| (&mut **cache, index));

@@ -1,0 +1,287 @@
+//! Drawing for held-out users while the preference model trains.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use burn::tensor::{Tensor, TensorData};
+use image::RgbImage;
+
+use super::{Visitor, numbered};
+use crate::app::assembly::{DataSet, Eyes, Generation, Ranking};
+use crate::app::backend::{Backend, Devices};
+use crate::app::config::RunConfig;
+use crate::app::files;
+use crate::app::pictures::png;
+use crate::data::pixels::to_pictures;
+use crate::evaluation::interval::bootstrap;
+use crate::evaluation::ranking::rank_change;
+use crate::evaluation::similarity::cosine;
+use crate::evaluation::truth::{LabelledItems, Task, Truth, TruthJudge};
+use crate::generation::drawing::Drawing;
+use crate::generation::preference::PreferenceModel;
+use crate::generation::sample::Sample;
+use crate::optimisation::Progress;
+use crate::preparation::ItemFeatures;
+use crate::reflection::discriminator::{Case, Discriminator as _, VisualEncoder as _};
+use crate::reflection::reward::{Judgement, reward};
+use crate::training::preference::Validator;
+
+/// Held-out users, drawn for as test users will be: the same sampler, steps and noise.
+pub struct HeldOut<'a> {
+    config: &'a RunConfig,
+    data: &'a DataSet,
+    eyes: &'a Eyes,
+    generation: &'a Generation,
+    ranking: &'a Ranking,
+    devices: &'a Devices,
+    visitors: Vec<Visitor<'a>>,
+    references: Vec<Judgement>,
+    keywords: Vec<Judgement>,
+    /// Style and glyph, where the truth is known.
+    truth: Option<(TruthJudge, Vec<Truth>)>,
+    folder: PathBuf,
+}
+
+impl<'a> HeldOut<'a> {
+    /// Judges references and keyword images of `visitors`, and keeps pictures of the first in `folder/validation`.
+    ///
+    /// # Errors
+    /// When the schedule refuses `inference.num_steps`, or a file cannot be written.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        config: &'a RunConfig,
+        data: &'a DataSet,
+        eyes: &'a Eyes,
+        generation: &'a Generation,
+        ranking: &'a Ranking,
+        items: &ItemFeatures,
+        devices: &'a Devices,
+        visitors: Vec<Visitor<'a>>,
+        folder: &Path,
+        progress: &dyn Progress,
+    ) -> anyhow::Result<Self> {
+        let truth = truth(config, data, items, &visitors)?;
+        let mut held_out = Self {
+            config,
+            data,
+            eyes,
+            generation,
+            ranking,
+            devices,
+            visitors,
+            references: Vec::new(),
+            keywords: Vec::new(),
+            truth,
+            folder: folder.join("validation"),
+        };
+        progress.begin("validation", 1);
+        let own: Vec<Vec<f32>> = held_out
+            .samples()
+            .iter()
+            .map(|sample| sample.reference_visual.clone())
+            .collect();
+        held_out.references = held_out.judge(&own);
+        let (pictures, embeddings) = held_out.drawn(|drawing, samples, each| {
+            let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
+            drawing.prompts(samples, &prompts, each)
+        })?;
+        held_out.keywords = held_out.judge(&embeddings);
+        held_out.keep("keyword", &pictures)?;
+        let references: Result<Vec<RgbImage>, _> = held_out
+            .samples()
+            .iter()
+            .take(config.training.validation.pictures)
+            .map(|sample| held_out.data.picture(sample.reference))
+            .collect();
+        held_out.keep("reference", &references?)?;
+        progress.end();
+        Ok(held_out)
+    }
+
+    fn samples(&self) -> Vec<&Sample> {
+        self.visitors
+            .iter()
+            .map(|visitor| &visitor.sample)
+            .collect()
+    }
+
+    /// Pictures and their embeddings, one per visitor.
+    fn drawn(
+        &self,
+        draw: impl Fn(
+            &Drawing<'_, Backend>,
+            &[&Sample],
+            &mut dyn FnMut(Tensor<Backend, 4>),
+        ) -> Result<(), crate::networks::scheduler::SchedulerError>,
+    ) -> anyhow::Result<(Vec<RgbImage>, Vec<Vec<f32>>)> {
+        let text = self.generation.text(self.eyes);
+        let inference = &self.config.inference;
+        let options = inference.options();
+        let drawing = Drawing {
+            generator: &self.generation.generator,
+            text: &text,
+            options: &options,
+            latent_shape: self.generation.latent_shape,
+            images_per_batch: inference.images_per_batch,
+            seed: inference.seed,
+            device: &self.devices.frozen,
+        };
+        let (mut pictures, mut embeddings) = (Vec::new(), Vec::new());
+        draw(&drawing, &self.samples(), &mut |images| {
+            let embedded = self.eyes.encoder().encode(images.clone());
+            let [_, width] = embedded.dims();
+            let values: Vec<f32> = embedded.into_data().iter::<f32>().collect();
+            embeddings.extend(values.chunks(width).map(<[f32]>::to_vec));
+            pictures.extend(to_pictures(images));
+        })
+        .context("inference.num_steps")?;
+        Ok((pictures, embeddings))
+    }
+
+    fn judge(&self, embeddings: &[Vec<f32>]) -> Vec<Judgement> {
+        let Some(width) = embeddings.first().map(Vec::len) else {
+            return Vec::new();
+        };
+        let cases: Vec<Case> = self
+            .samples()
+            .iter()
+            .map(|sample| Case {
+                user: sample.user_index,
+                reference: sample.reference,
+            })
+            .collect();
+        let data = TensorData::new(embeddings.concat(), [cases.len(), width]);
+        let features = Tensor::<Backend, 2>::from_data(data, &self.devices.frozen);
+        self.ranking.discriminator.judge_all(&cases, features)
+    }
+
+    /// Writes the first visitors' pictures to `validation/<name>/<user>.png`.
+    fn keep(&self, name: &str, pictures: &[RgbImage]) -> anyhow::Result<()> {
+        let kept = self.config.training.validation.pictures;
+        for (visitor, picture) in self.visitors.iter().zip(pictures).take(kept) {
+            let file = self.folder.join(name).join(file_name(&visitor.sample.user));
+            files::write(&file, &png(picture)?)?;
+        }
+        Ok(())
+    }
+
+    fn scores(&self, embeddings: &[Vec<f32>]) -> BTreeMap<String, f64> {
+        let judged = self.judge(embeddings);
+        let reflection = &self.config.reflection;
+        let each = judged.iter().zip(&self.references).zip(&self.keywords);
+        let (mut changes, mut rewards) = (Vec::new(), Vec::new());
+        for ((own, reference), keyword) in each {
+            changes.push(rank_change(reference.rank, own.rank));
+            let reward = reward(
+                reflection.reward,
+                *own,
+                *reference,
+                *keyword,
+                reflection.margin,
+            );
+            rewards.push(f64::from(reward.value));
+        }
+        let similarities = embeddings
+            .iter()
+            .zip(self.samples())
+            .map(|(own, sample)| 100.0 * cosine(own, &sample.reference_visual))
+            .collect();
+        let mut columns = vec![
+            ("rank_change", changes),
+            ("reward", rewards),
+            ("image_similarity", similarities),
+        ];
+        if let Some((judge, truths)) = &self.truth {
+            let verdicts: Vec<_> = embeddings
+                .iter()
+                .zip(truths)
+                .map(|(own, truth)| judge.judge(own, *truth, None))
+                .collect();
+            let share = |right: fn(&crate::evaluation::truth::Verdict) -> bool| {
+                verdicts
+                    .iter()
+                    .map(|v| f64::from(u8::from(right(v))))
+                    .collect()
+            };
+            columns.push(("style@1", share(|v| v.style)));
+            columns.push(("glyph@1", share(|v| v.glyph)));
+            columns.push(("both@1", share(|v| v.both)));
+        }
+        let mut scores = BTreeMap::new();
+        for (name, values) in columns {
+            let interval = bootstrap(&values, &self.config.evaluation.intervals);
+            scores.insert(name.to_string(), interval.mean);
+            scores.insert(format!("{name}_low"), interval.low);
+            scores.insert(format!("{name}_high"), interval.high);
+        }
+        scores
+    }
+}
+
+impl Validator<Backend> for HeldOut<'_> {
+    fn validate(
+        &self,
+        model: &PreferenceModel<Backend>,
+        step: usize,
+    ) -> Result<BTreeMap<String, f64>, String> {
+        let work = || -> anyhow::Result<BTreeMap<String, f64>> {
+            let (pictures, embeddings) =
+                self.drawn(|drawing, samples, each| drawing.personalised(model, samples, each))?;
+            self.keep(&format!("step-{step:06}"), &pictures)?;
+            Ok(self.scores(&embeddings))
+        };
+        work().map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// The judge of style and glyph with each visitor's right answer, where all have one.
+fn truth(
+    config: &RunConfig,
+    data: &DataSet,
+    items: &ItemFeatures,
+    visitors: &[Visitor<'_>],
+) -> anyhow::Result<Option<(TruthJudge, Vec<Truth>)>> {
+    let tasks: Option<Vec<Task>> = visitors
+        .iter()
+        .map(|visitor| {
+            Some(Task {
+                history: visitor.history.history.clone(),
+                reference: visitor.sample.reference,
+                target: visitor.history.target?,
+            })
+        })
+        .collect();
+    let (Some(stickers), Some(tasks)) = (data.stickers(), tasks) else {
+        return Ok(None);
+    };
+    let all = &stickers.stickers;
+    let held_out: Vec<bool> = all.iter().map(|sticker| sticker.held_out).collect();
+    let labelled = LabelledItems {
+        embeddings: &items.visual,
+        styles: &numbered(all.iter().map(|sticker| sticker.style)),
+        glyphs: &numbered(all.iter().map(|sticker| sticker.glyph.as_str())),
+        held_out: &held_out,
+    };
+    let judge = labelled.judge(&config.evaluation.style)?;
+    let truths = tasks.iter().map(|task| labelled.truth(task)).collect();
+    Ok(Some((judge, truths)))
+}
+
+/// A user's id as a file's name: ids are anything, file names are not.
+fn file_name(user: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    match !user.is_empty() && user.len() <= 64 && user.chars().all(plain) {
+        true => format!("{user}.png"),
+        false => {
+            use sha2::{Digest as _, Sha256};
+            let digest = Sha256::digest(user.as_bytes());
+            let hex: String = digest
+                .iter()
+                .take(8)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            format!("user-{hex}.png")
+        }
+    }
+}
