@@ -308,6 +308,41 @@ pub enum StudyCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 5)]
         seeds: u64,
     },
+    /// What does each part of the method contribute? (paper Fig. 4)
+    #[command(
+        long_about = "What does each part of the method contribute? (paper Fig. 4)\n\n\
+            Trains the preference model without retrieval, with other numbers of retrieved items and of noises, without each \
+            loss, and with each of our options, from several seeds, and draws for the test users: ablation.md, .json and \
+            .svg, with intervals over users and the difference to the method as configured. Goes on where it stopped.",
+        after_help = "Examples:\n  ragar study ablation --config configs/tiny.toml --seeds 3\n  \
+            ragar study ablation --config configs/tiny.toml --only losses --only noises"
+    )]
+    Ablation {
+        /// The run's folder
+        #[arg(long, value_name = "DIR", default_value = "runs/ablation")]
+        out: PathBuf,
+        /// Trainings per variant
+        #[arg(long, value_name = "COUNT", default_value_t = 3)]
+        seeds: u64,
+        /// One group of variants: retrieval, noises, losses or options; may be given more than once [default: all]
+        #[arg(long, value_name = "GROUP")]
+        only: Vec<String>,
+    },
+    /// How noisy is the policy gradient, under each baseline, with and without common random numbers?
+    #[command(
+        after_help = "Example:\n  ragar study gradient --config configs/tiny.toml --samples 8 --repeats 32"
+    )]
+    Gradient {
+        /// The run's folder
+        #[arg(long, value_name = "DIR", default_value = "runs/gradient")]
+        out: PathBuf,
+        /// Training users
+        #[arg(long, value_name = "COUNT", default_value_t = 8)]
+        samples: usize,
+        /// Gradients drawn for each
+        #[arg(long, value_name = "COUNT", default_value_t = 32)]
+        repeats: usize,
+    },
 }
 
 /// `ragar model`.

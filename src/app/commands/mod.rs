@@ -48,6 +48,14 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Study(StudyCommand::Assumptions { out, seeds }) => {
             study::assumptions(session, out, *seeds)
         }
+        Command::Study(StudyCommand::Ablation { out, seeds, only }) => {
+            study::ablation(session, out, *seeds, only)
+        }
+        Command::Study(StudyCommand::Gradient {
+            out,
+            samples,
+            repeats,
+        }) => study::gradient(session, out, *samples, *repeats),
         Command::Train {
             out,
             accept_changes,

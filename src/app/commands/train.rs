@@ -81,7 +81,7 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
             &items,
             &devices,
             watched,
-            out,
+            &out.join("validation"),
             &watcher,
         )?),
     };

@@ -29,7 +29,7 @@ use crate::reflection::discriminator::{Case, Discriminator as _, VisualEncoder a
 use crate::reflection::reward::Judgement;
 
 pub use training::charts;
-pub use validation::HeldOut;
+pub use validation::{Columns, HeldOut};
 
 /// Users whose conditionings are computed at once.
 const USERS_AT_ONCE: usize = 32;

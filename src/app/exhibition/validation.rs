@@ -27,6 +27,9 @@ use crate::reflection::discriminator::{Case, Discriminator as _, VisualEncoder a
 use crate::reflection::reward::{Judgement, reward};
 use crate::training::preference::Validator;
 
+/// Scores by name, a value per visitor.
+pub type Columns = BTreeMap<String, Vec<f64>>;
+
 /// Held-out users, drawn for as test users will be: the same sampler, steps and noise.
 pub struct HeldOut<'a> {
     config: &'a RunConfig,
@@ -44,7 +47,8 @@ pub struct HeldOut<'a> {
 }
 
 impl<'a> HeldOut<'a> {
-    /// Judges references and keyword images of `visitors`, and keeps pictures of the first in `folder/validation`.
+    /// Judges references and keyword images of `visitors`, and keeps pictures of the first `training.validation.pictures`
+    /// in `folder`.
     ///
     /// # Errors
     /// When the schedule refuses `inference.num_steps`, or a file cannot be written.
@@ -73,7 +77,7 @@ impl<'a> HeldOut<'a> {
             references: Vec::new(),
             keywords: Vec::new(),
             truth,
-            folder: folder.join("validation"),
+            folder: folder.to_path_buf(),
         };
         progress.begin("validation", 1);
         let own: Vec<Vec<f32>> = held_out
@@ -82,7 +86,8 @@ impl<'a> HeldOut<'a> {
             .map(|sample| sample.reference_visual.clone())
             .collect();
         held_out.references = held_out.judge(&own);
-        let (pictures, embeddings) = held_out.drawn(|drawing, samples, each| {
+        let own = held_out.samples();
+        let (pictures, embeddings) = held_out.drawn(&own, |drawing, samples, each| {
             let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
             drawing.prompts(samples, &prompts, each)
         })?;
@@ -99,16 +104,10 @@ impl<'a> HeldOut<'a> {
         Ok(held_out)
     }
 
-    fn samples(&self) -> Vec<&Sample> {
-        self.visitors
-            .iter()
-            .map(|visitor| &visitor.sample)
-            .collect()
-    }
-
     /// Pictures and their embeddings, one per visitor.
     fn drawn(
         &self,
+        samples: &[&Sample],
         draw: impl Fn(
             &Drawing<'_, Backend>,
             &[&Sample],
@@ -128,7 +127,7 @@ impl<'a> HeldOut<'a> {
             device: &self.devices.frozen,
         };
         let (mut pictures, mut embeddings) = (Vec::new(), Vec::new());
-        draw(&drawing, &self.samples(), &mut |images| {
+        draw(&drawing, samples, &mut |images| {
             let embedded = self.eyes.encoder().encode(images.clone());
             let [_, width] = embedded.dims();
             let values: Vec<f32> = embedded.into_data().iter::<f32>().collect();
@@ -156,7 +155,7 @@ impl<'a> HeldOut<'a> {
         self.ranking.discriminator.judge_all(&cases, features)
     }
 
-    /// Writes the first visitors' pictures to `validation/<name>/<user>.png`.
+    /// Writes the first visitors' pictures to `<name>/<user>.png`.
     fn keep(&self, name: &str, pictures: &[RgbImage]) -> anyhow::Result<()> {
         let kept = self.config.training.validation.pictures;
         for (visitor, picture) in self.visitors.iter().zip(pictures).take(kept) {
@@ -166,7 +165,36 @@ impl<'a> HeldOut<'a> {
         Ok(())
     }
 
-    fn scores(&self, embeddings: &[Vec<f32>]) -> BTreeMap<String, f64> {
+    /// Scores of `model`'s drawings by name, a value per visitor; pictures of the first are kept under `name`. `samples`
+    /// are the visitors', prepared in whatever way.
+    ///
+    /// # Errors
+    /// When the schedule refuses `inference.num_steps`, or a picture cannot be written.
+    pub fn measure(
+        &self,
+        model: &PreferenceModel<Backend>,
+        samples: &[&Sample],
+        name: &str,
+    ) -> anyhow::Result<Columns> {
+        let draw = |drawing: &Drawing<'_, Backend>,
+                    samples: &[&Sample],
+                    each: &mut dyn FnMut(Tensor<Backend, 4>)| {
+            drawing.personalised(model, samples, each)
+        };
+        let (pictures, embeddings) = self.drawn(samples, draw)?;
+        self.keep(name, &pictures)?;
+        Ok(self.columns(&embeddings))
+    }
+
+    /// The visitors' samples as they came.
+    pub fn samples(&self) -> Vec<&Sample> {
+        self.visitors
+            .iter()
+            .map(|visitor| &visitor.sample)
+            .collect()
+    }
+
+    fn columns(&self, embeddings: &[Vec<f32>]) -> Columns {
         let judged = self.judge(embeddings);
         let reflection = &self.config.reflection;
         let each = judged.iter().zip(&self.references).zip(&self.keywords);
@@ -208,14 +236,10 @@ impl<'a> HeldOut<'a> {
             columns.push(("glyph@1", share(|v| v.glyph)));
             columns.push(("both@1", share(|v| v.both)));
         }
-        let mut scores = BTreeMap::new();
-        for (name, values) in columns {
-            let interval = bootstrap(&values, &self.config.evaluation.intervals);
-            scores.insert(name.to_string(), interval.mean);
-            scores.insert(format!("{name}_low"), interval.low);
-            scores.insert(format!("{name}_high"), interval.high);
-        }
-        scores
+        let named = columns.into_iter();
+        named
+            .map(|(name, values)| (name.to_string(), values))
+            .collect()
     }
 }
 
@@ -225,13 +249,17 @@ impl Validator<Backend> for HeldOut<'_> {
         model: &PreferenceModel<Backend>,
         step: usize,
     ) -> Result<BTreeMap<String, f64>, String> {
-        let work = || -> anyhow::Result<BTreeMap<String, f64>> {
-            let (pictures, embeddings) =
-                self.drawn(|drawing, samples, each| drawing.personalised(model, samples, each))?;
-            self.keep(&format!("step-{step:06}"), &pictures)?;
-            Ok(self.scores(&embeddings))
-        };
-        work().map_err(|error| format!("{error:#}"))
+        let name = format!("step-{step:06}");
+        let columns = self.measure(model, &self.samples(), &name);
+        let columns = columns.map_err(|error| format!("{error:#}"))?;
+        let mut scores = BTreeMap::new();
+        for (name, values) in columns {
+            let interval = bootstrap(&values, &self.config.evaluation.intervals);
+            scores.insert(format!("{name}_low"), interval.low);
+            scores.insert(format!("{name}_high"), interval.high);
+            scores.insert(name, interval.mean);
+        }
+        Ok(scores)
     }
 }
 

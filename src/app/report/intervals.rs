@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::html::escape;
 use crate::evaluation::interval::Interval;
 
-const WIDTH: f64 = 520.0;
-const LEFT: f64 = 120.0;
+const WIDTH: f64 = 590.0;
+const LEFT: f64 = 190.0;
 const RIGHT: f64 = 70.0;
 const ROW: f64 = 26.0;
 const HEAD: f64 = 30.0;
@@ -28,22 +28,24 @@ pub fn intervals(panels: &[(String, Vec<(String, Interval)>)]) -> String {
             escape(title)
         );
         top += HEAD;
-        // From zero, so that lengths compare.
+        // From zero, so that lengths compare; zero moves to the right where there are values below it.
         let most = rows.iter().map(|(_, row)| row.high).fold(1e-9, f64::max);
-        let x = |value: f64| LEFT + value.max(0.0) / most * (WIDTH - LEFT - RIGHT);
+        let least = rows.iter().map(|(_, row)| row.low).fold(0.0, f64::min);
+        let x = |value: f64| LEFT + (value - least) / (most - least) * (WIDTH - LEFT - RIGHT);
         for (name, row) in rows {
             let middle = top + ROW / 2.0;
             let _ = write!(
                 svg,
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-                 <rect x=\"{LEFT}\" y=\"{:.1}\" width=\"{:.1}\" height=\"14\" fill=\"#9db7d5\"/>\
+                 <rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"14\" fill=\"#9db7d5\"/>\
                  <path d=\"M{:.1} {middle:.1}H{:.1}M{:.1} {:.1}v8M{:.1} {:.1}v8\" stroke=\"#223\" fill=\"none\"/>\
                  <text x=\"{:.1}\" y=\"{:.1}\">{:.4}</text>",
                 LEFT - 8.0,
                 middle + 4.0,
                 escape(name),
+                x(row.mean.min(0.0)),
                 middle - 7.0,
-                x(row.mean) - LEFT,
+                (x(row.mean) - x(0.0)).abs(),
                 x(row.low),
                 x(row.high),
                 x(row.low),
@@ -76,5 +78,25 @@ mod tests {
         let svg = intervals(&[("Recall".into(), rows)]);
         assert!(svg.contains("a&lt;b") && svg.contains("0.4000") && svg.contains("0.2000"));
         assert_eq!(svg.matches("<path").count(), 2);
+    }
+
+    #[test]
+    fn values_below_zero_grow_to_the_left_of_it() {
+        let row = |mean: f64| Interval {
+            mean,
+            low: mean - 0.5,
+            high: mean + 0.5,
+            count: 3,
+        };
+        let rows = vec![("up".to_string(), row(0.5)), ("down".into(), row(-0.5))];
+        let svg = intervals(&[("Reward".into(), rows)]);
+        let starts: Vec<f64> = svg
+            .split("<rect x=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().parse().unwrap())
+            .collect();
+        let middle = (LEFT + WIDTH - RIGHT) / 2.0;
+        assert!((starts[0] - middle).abs() < 0.1, "{starts:?}");
+        assert!(starts[1] < middle && starts[1] > LEFT, "{starts:?}");
     }
 }
