@@ -7,7 +7,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -193,6 +193,8 @@ impl<B: Backend> PreferenceModel<B> {
         let states = self
             .llama
             .forward_hidden(embedded.clone(), Some(mask.clone()));
+        // What trains computes in f32, whatever the language model is stored in.
+        let (states, embedded) = (states.cast(DType::F32), embedded.cast(DType::F32));
         let text = self
             .text_projection
             .forward(states.clone().narrow(1, 0, longest));
