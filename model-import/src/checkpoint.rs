@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::TensorData;
+use burn::tensor::{FloatDType, TensorData};
 use serde::Deserialize;
 
 use crate::error::ImportError;
@@ -49,6 +49,8 @@ pub struct Checkpoint {
     files: Vec<Arc<dyn Source>>,
     /// Name to position in `files`.
     owners: BTreeMap<String, usize>,
+    /// What `load_into` makes of floats.
+    floats: FloatDType,
 }
 
 impl Checkpoint {
@@ -72,6 +74,18 @@ impl Checkpoint {
             let opened = format::open(&file)?;
             Self::join(file, vec![opened])
         }
+    }
+
+    /// The same checkpoint, whose floats become `dtype` when they are loaded into a module, one tensor after another; f32
+    /// unless said otherwise.
+    pub fn in_dtype(mut self, dtype: FloatDType) -> Self {
+        self.floats = dtype;
+        self
+    }
+
+    /// What floats become when they are loaded into a module.
+    pub fn float_dtype(&self) -> FloatDType {
+        self.floats
     }
 
     fn open_shards(index_path: &Path) -> Result<Self, ImportError> {
@@ -148,6 +162,7 @@ impl Checkpoint {
             path,
             files,
             owners,
+            floats: FloatDType::F32,
         })
     }
 

@@ -222,7 +222,7 @@ fn load<B: Backend, M: ModuleSnapshot<B>>(
             });
             continue;
         }
-        let dtype = match target_dtype::<B>(info.dtype, slot.kind) {
+        let dtype = match target_dtype::<B>(info.dtype, slot.kind, checkpoint.float_dtype()) {
             Ok(dtype) => dtype,
             Err(reason) => {
                 mismatch.mistyped.push((hub.clone(), reason));
@@ -288,13 +288,17 @@ fn names_by_parameter(
 }
 
 /// The data type a stored tensor takes in the module.
-fn target_dtype<B: Backend>(stored: Stored, kind: Kind) -> Result<DType, String> {
+fn target_dtype<B: Backend>(
+    stored: Stored,
+    kind: Kind,
+    floats: FloatDType,
+) -> Result<DType, String> {
     let dtype = stored
         .burn()
         .ok_or_else(|| format!("{stored} is not supported; use f16, bf16 or f32 weights"))?;
     let is_bool = matches!(dtype, DType::Bool(_));
     match kind {
-        Kind::Float if dtype.is_float() => Ok(FloatDType::F32.into()),
+        Kind::Float if dtype.is_float() => Ok(floats.into()),
         Kind::Int if !dtype.is_float() && !is_bool => Ok(<B::IntElem as Element>::dtype()),
         Kind::Bool if is_bool => Ok(dtype),
         Kind::Float => Err(format!("expected floats, found {stored}")),
@@ -333,6 +337,15 @@ fn snapshot(
         let count = count_not_finite(&data);
         if count > 0 {
             troubles.not_finite.borrow_mut().push((hub.clone(), count));
+        }
+        if dtype == DType::F16 && overflows(&data) {
+            let error = ImportError::Overflow {
+                name: hub.clone(),
+                dtype: "f16",
+            };
+            let text = error.to_string();
+            troubles.failure.borrow_mut().get_or_insert(error);
+            return Err(TensorSnapshotError::IoError(text));
         }
         let mut data = data.convert_dtype(dtype);
         if data.shape.is_empty() {

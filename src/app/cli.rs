@@ -134,6 +134,39 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "drawing.png")]
         out: PathBuf,
     },
+    /// Show a training as one HTML page: curves, pictures, events
+    #[command(
+        long_about = "Show a training as one HTML page: curves, pictures of the validation users, events.\n\n\
+            Reads the folder of `ragar train`, finished or not, and needs nothing else: neither networks nor data.",
+        after_help = "Examples:\n  ragar report runs/train\n  ragar report runs/train --out today.html --json"
+    )]
+    Report {
+        /// The folder of a `ragar train`
+        #[arg(value_name = "RUN", default_value = "runs/train")]
+        run: PathBuf,
+        /// The page to write [default: RUN/report.html]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Bundle a finished training, to draw with it elsewhere
+    #[command(
+        long_about = "Bundle a finished training: adapter, preference weights, configuration, model card.\n\n\
+            With --with-models also the frozen networks, so that `ragar generate --run DIR` needs nothing but data there.",
+        after_help = "Examples:\n  ragar export --run runs/train --out bundles/stickers\n  \
+            ragar export --run runs/train --out bundles/stickers --with-models\n  \
+            ragar generate --run bundles/stickers --set data.folder=my-data"
+    )]
+    Export {
+        /// The folder of a finished `ragar train`
+        #[arg(long, value_name = "DIR", default_value = "runs/train")]
+        run: PathBuf,
+        /// The folder to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Copy CLIP, captioner, language model and generator into it, too
+        #[arg(long)]
+        with_models: bool,
+    },
     /// Score a trained preference model on the test users
     #[command(
         after_help = "Examples:\n  ragar eval --run runs/train\n  ragar eval --run runs/train --set evaluation.users=50 --json"

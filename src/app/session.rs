@@ -8,6 +8,9 @@ use super::config::{ConfigError, RunConfig};
 use super::failure::Usage;
 use super::output::Output;
 
+/// What marks a folder of `ragar export`, and lists what is in it.
+pub const BUNDLE: &str = "bundle.json";
+
 /// Everything that a command needs beside its own arguments.
 #[derive(Debug)]
 pub struct Session {
@@ -35,6 +38,7 @@ impl Session {
     }
 
     /// The configuration of the finished run in `folder`, unless `--config` names another; `--set` still goes over it.
+    /// In a bundle of `ragar export`, networks that lie in it are taken from there.
     ///
     /// # Errors
     /// As [`Session::new`].
@@ -42,7 +46,13 @@ impl Session {
         let saved = folder.join("config.toml");
         match &self.global.config {
             Some(_) => Ok(self.config.clone()),
-            None => RunConfig::load(Some(&saved), &self.set()),
+            None => {
+                let mut config = RunConfig::load(Some(&saved), &self.set())?;
+                if folder.join(BUNDLE).is_file() {
+                    config.models.take_from(folder);
+                }
+                Ok(config)
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::networks::clip::ClipTextModel;
 use crate::text::TextTokenizer;
@@ -70,7 +70,7 @@ impl<B: Backend> TextEncoder<B> for ClipTextEncoder<'_, B> {
         let padding: Vec<bool> = real.iter().flatten().map(|real| !real).collect();
         let ids = Tensor::from_data(TensorData::new(ids, shape), &self.device);
         Conditioning {
-            states: self.model.forward(ids).last_hidden_state,
+            states: self.model.forward(ids).last_hidden_state.cast(DType::F32),
             padding: Tensor::from_data(TensorData::new(padding, shape), &self.device),
             ends: Tensor::from_data(TensorData::new(ends, [prompts.len()]), &self.device),
         }

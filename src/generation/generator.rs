@@ -1,10 +1,13 @@
 //! The frozen image generator (method, equation 12): conditioning in, images out. It runs without a graph.
 
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
 use crate::networks::scheduler::{SchedulerChoice, SchedulerConfig, SchedulerError, StepNoise};
+
+/// Latent pixels decoded at once: four images of 512².
+pub const LATENT_PIXELS_DECODED: usize = 4 * 64 * 64;
 
 /// How an image is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -110,6 +113,9 @@ impl<B: Backend> Generator<B> {
             conditioning
         };
         let rows = if guided { 2 * batch } else { batch };
+        // The sampler's arithmetic stays in f32; the network may be stored in half precision.
+        let dtype = self.unet.conv_in.weight.val().dtype();
+        let context = context.cast(dtype);
         let mut latents = latents.mul_scalar(sampler.initial_scale());
         for (index, timestep) in sampler.timesteps().to_vec().into_iter().enumerate() {
             let steps = TensorData::new(vec![timestep as f32; rows], [rows]);
@@ -120,7 +126,10 @@ impl<B: Backend> Generator<B> {
             } else {
                 input
             };
-            let output = self.unet.forward(input, steps, context.clone());
+            let output = self
+                .unet
+                .forward(input.cast(dtype), steps, context.clone())
+                .cast(DType::F32);
             let output = if guided {
                 let without = output.clone().narrow(0, 0, batch);
                 let with = output.narrow(0, batch, batch);
@@ -134,8 +143,20 @@ impl<B: Backend> Generator<B> {
         Ok(latents)
     }
 
-    /// Images in [−1, 1] of scaled latents.
+    /// Images in [−1, 1] of scaled latents, few large ones at a time: the decoder's last layers hold hundreds of channels
+    /// at the full size of the images, more than everything before them.
     pub fn decode(&self, latents: Tensor<B, 4>) -> Tensor<B, 4> {
-        self.vae.decode(self.vae.unscale(latents)).clamp(-1.0, 1.0)
+        let [batch, _, height, width] = latents.dims();
+        let dtype = self.vae.decoder.conv_in.weight.val().dtype();
+        let at_once = (LATENT_PIXELS_DECODED / (height * width).max(1)).max(1);
+        let decoded = |start: usize| {
+            let part = latents.clone().narrow(0, start, at_once.min(batch - start));
+            let images = self.vae.decode(self.vae.unscale(part).cast(dtype));
+            images.cast(DType::F32).clamp(-1.0, 1.0)
+        };
+        match batch <= at_once {
+            true => decoded(0),
+            false => Tensor::cat((0..batch).step_by(at_once).map(decoded).collect(), 0),
+        }
     }
 }

@@ -7,7 +7,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -251,12 +251,15 @@ impl<B: Backend> PreferenceModel<B> {
         let [batch, queries, width] = global.dims();
         let images = self.image_tokens.count();
         let longest = states.dims()[1] - images;
+        // What trains computes in f32, whatever the language model is stored in.
+        let states = states.cast(DType::F32);
+        let shortcut = embedded.states.cast(DType::F32);
         let text = self
             .text_projection
             .forward(states.clone().narrow(1, 0, longest));
         let image = self.modal_mapper.forward(
             states.narrow(1, longest, images),
-            embedded.states.narrow(1, longest, images),
+            shortcut.narrow(1, longest, images),
         );
         let multimodal = Tensor::cat(vec![text, image], 1);
         let real = |tokens| Tensor::<B, 2, Int>::ones([batch, tokens], &device).equal_elem(0);

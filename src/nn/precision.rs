@@ -1,7 +1,7 @@
 //! A network in another floating-point type, and what must not be computed in half precision.
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::nn::GroupNorm;
+use burn::nn::{GroupNorm, LayerNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, FloatDType, Tensor};
 
@@ -23,6 +23,19 @@ pub fn cast_parameters<B: Backend, M: Module<B>>(module: M, dtype: FloatDType) -
 /// too much in half precision, and the reference widens here too.
 pub fn widened_norm<B: Backend, const D: usize>(
     norm: &GroupNorm<B>,
+    input: Tensor<B, D>,
+) -> Tensor<B, D> {
+    match input.dtype() {
+        dtype @ (DType::F16 | DType::BF16) => cast_parameters(norm.clone(), FloatDType::F32)
+            .forward(input.cast(FloatDType::F32))
+            .cast(dtype),
+        _ => norm.forward(input),
+    }
+}
+
+/// As [`widened_norm`], over the last dimension: a state of 300 squared is beyond the largest f16.
+pub fn widened_layer_norm<B: Backend, const D: usize>(
+    norm: &LayerNorm<B>,
     input: Tensor<B, D>,
 ) -> Tensor<B, D> {
     match input.dtype() {

@@ -9,6 +9,7 @@ pub mod optimizer;
 pub mod parameters;
 pub mod progress;
 pub mod schedule;
+pub mod tensorboard;
 
 pub use average::ParameterAverage;
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
@@ -17,3 +18,4 @@ pub use log::{Journal, MetricsLog};
 pub use optimizer::{AdamW, AdamWConfig};
 pub use progress::{Progress, Silent};
 pub use schedule::{Decay, Schedule};
+pub use tensorboard::EventLog;

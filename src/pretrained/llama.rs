@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
 use model_import::maps::llama as maps;
 use model_import::{Checkpoint, ImportError, SaveDtype, load_into, save_from};
@@ -76,7 +77,7 @@ pub enum LlamaFolderError {
 pub struct LlamaFolder<B: Backend> {
     /// Its `config.json`.
     pub config: LlamaConfig,
-    /// The network, in f32.
+    /// The network.
     pub model: LlamaForCausalLm<B>,
 }
 
@@ -87,6 +88,18 @@ pub struct LlamaFolder<B: Backend> {
 /// When a file is missing or broken, an option is not implemented, or weights are missing or left over.
 pub fn load<B: Backend>(
     dir: &Path,
+    device: &B::Device,
+) -> Result<LlamaFolder<B>, LlamaFolderError> {
+    load_in(dir, FloatDType::F32, device)
+}
+
+/// As [`load`], with the weights in `dtype`; no tensor is ever there in f32 beside it.
+///
+/// # Errors
+/// As [`load`], and when a weight is too large for f16.
+pub fn load_in<B: Backend>(
+    dir: &Path,
+    dtype: FloatDType,
     device: &B::Device,
 ) -> Result<LlamaFolder<B>, LlamaFolderError> {
     let path = dir.join("config.json");
@@ -102,7 +115,7 @@ pub fn load<B: Backend>(
         .map_err(|source| LlamaFolderError::Config { path, source })?;
     load_into(
         &mut model,
-        &Checkpoint::open(dir)?,
+        &Checkpoint::open(dir)?.in_dtype(dtype),
         &maps::llama(config.tie_word_embeddings),
     )?;
     Ok(LlamaFolder { config, model })

@@ -21,7 +21,7 @@ use ragar::reflection::reward::Judgement;
 use ragar::reflection::rollout::Frozen;
 use ragar::training::preference::{
     GuardConfig, MicroBatch, MicroBatchRule, Outcome, PreferenceTraining, TrainingConfig,
-    TrainingError, ValidationConfig, Validator,
+    TrainingError, Validation, ValidationConfig, Validator,
 };
 
 use crate::support::{TestBackend, devices, golden_dir};

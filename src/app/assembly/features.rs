@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use super::networks::opening;
+use super::networks::{dtype_on, opening, ready};
 use super::{DataSet, Eyes, Language};
 use crate::app::backend::Backend;
 use crate::app::config::RunConfig;
@@ -95,7 +95,10 @@ pub fn captioned(
     let batch_size = config.features.batch_size;
     let pictures = pictures(data, config)?;
     let open = |folder: &Path| blip2::open::<Backend>(folder, device);
-    let captioner = opening("captioner", &config.models.captioner, "captioner", open)?;
+    let dtype = dtype_on(&config.models, device)?;
+    let mut captioner = opening("captioner", &config.models.captioner, "captioner", open)?;
+    captioner.network = ready(captioner.network, dtype);
+    captioner.fingerprint = config.models.dtype.mark(captioner.fingerprint);
     let captioner = Captioner {
         network: &captioner.network,
         tokenizer: &captioner.tokenizer,
@@ -136,13 +139,14 @@ fn keywords(
     if config.keywords.chat == ChatPrompts::Auto && language.tokenizer.chat_template().is_some() {
         settings += " chat";
     }
+    let fingerprint = config.models.dtype.mark(language.fingerprint.clone());
     let keys: Vec<Key> = asked
         .iter()
         .map(|(caption, text)| {
             let prompt = config.prompts.keyword_prompt(caption, text);
             let parts: [&[u8]; 3] = [
                 prompt.as_bytes(),
-                language.fingerprint.as_bytes(),
+                fingerprint.as_bytes(),
                 settings.as_bytes(),
             ];
             Key::new("keywords", &parts)

@@ -1,9 +1,10 @@
 //! The frozen networks, loaded from their folders.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::app::backend::Backend;
 use crate::app::config::ModelsConfig;
@@ -13,6 +14,7 @@ use crate::generation::conditioning::ClipTextEncoder;
 use crate::generation::generator::Generator;
 use crate::generation::preference::ConditioningShape;
 use crate::networks::llama::LlamaForCausalLm;
+use crate::nn::precision::cast_parameters;
 use crate::pretrained::clip::PretrainedClip;
 use crate::pretrained::diffusion::{PretrainedDiffusion, PromptEncoder};
 use crate::pretrained::folder::HubFolder;
@@ -43,6 +45,33 @@ pub(super) fn opening<T, E: std::error::Error + Send + Sync + 'static>(
     })
 }
 
+/// The networks' data type of `[models]`, if `device` has it.
+///
+/// # Errors
+/// When it has not: shaders know no brain floats, for instance.
+pub(super) fn dtype_on(
+    models: &ModelsConfig,
+    device: &Device<Backend>,
+) -> anyhow::Result<FloatDType> {
+    use burn::tensor::backend::Backend as _;
+
+    let dtype = models.dtype.float();
+    anyhow::ensure!(
+        Backend::supports_dtype(device, dtype.into()),
+        "models.dtype = \"{}\": this device does not compute in it; use another type or another --device",
+        models.dtype.word()
+    );
+    Ok(dtype)
+}
+
+/// A loaded network in the type to compute in.
+pub(super) fn ready<M: Module<Backend>>(network: M, dtype: FloatDType) -> M {
+    match dtype {
+        FloatDType::F32 => network,
+        dtype => cast_parameters(network, dtype),
+    }
+}
+
 /// CLIP: what the method sees and reads with.
 #[derive(Debug)]
 pub struct Eyes {
@@ -57,9 +86,13 @@ impl Eyes {
     /// # Errors
     /// A missing or broken folder.
     pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
+        let dtype = dtype_on(models, device)?;
         let open = |folder: &Path| clip::open::<Backend>(folder, device);
+        let mut clip = opening("clip", &models.clip, "clip", open)?;
+        clip.network = ready(clip.network, dtype);
+        clip.fingerprint = models.dtype.mark(clip.fingerprint);
         Ok(Self {
-            clip: opening("clip", &models.clip, "clip", open)?,
+            clip,
             device: device.clone(),
         })
     }
@@ -103,6 +136,8 @@ pub struct Language {
     pub tokenizer: TextTokenizer,
     /// The digest of its weights and configuration.
     pub fingerprint: String,
+    /// What the configuration calls it.
+    pub named: PathBuf,
 }
 
 impl Language {
@@ -112,13 +147,29 @@ impl Language {
     /// A missing or broken folder.
     pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
         let (key, named) = ("language_model", &models.language_model);
-        let model = |folder: &Path| llama::load::<Backend>(folder, device);
+        let dtype = dtype_on(models, device)?;
+        let model = |folder: &Path| llama::load_in::<Backend>(folder, dtype, device);
         let fingerprint = |folder: &Path| HubFolder::open(folder)?.fingerprint();
         Ok(Self {
             model: opening(key, named, "llm", model)?.model,
             tokenizer: opening(key, named, "llm", TextTokenizer::open)?,
             fingerprint: opening(key, named, "llm", fingerprint)?,
+            named: named.clone(),
         })
+    }
+}
+
+impl Language {
+    /// The same network where a graph is recorded: its weights are shared, not copied.
+    pub fn tracked(&self) -> Self {
+        use burn::module::AutodiffModule as _;
+
+        Self {
+            model: LlamaForCausalLm::from_inner(self.model.clone()),
+            tokenizer: self.tokenizer.clone(),
+            fingerprint: self.fingerprint.clone(),
+            named: self.named.clone(),
+        }
     }
 }
 
@@ -142,6 +193,7 @@ impl Generation {
     /// # Errors
     /// A missing or broken folder.
     pub fn open(models: &ModelsConfig, device: &Device<Backend>) -> anyhow::Result<Self> {
+        let dtype = dtype_on(models, device)?;
         let open = |folder: &Path| diffusion::open::<Backend>(folder, device);
         let opened = opening("generator", &models.generator, "unet", open)?;
         let side = opened.latent_size();
@@ -150,10 +202,12 @@ impl Generation {
             unet,
             vae,
             scheduler,
-            text_encoder,
+            mut text_encoder,
             fingerprint,
             ..
         } = opened;
+        text_encoder.network = ready(text_encoder.network, dtype);
+        let (unet, vae) = (ready(unet, dtype), ready(vae, dtype));
         Ok(Self {
             generator: Generator::new(unet, vae, scheduler),
             prompts: text_encoder,
@@ -177,7 +231,7 @@ impl Generation {
         let clip = &eyes.clip;
         let same = clip.config.text_config.hidden_size == self.prompts.config.hidden_size;
         let projection: Option<Tensor<Backend, 2>> =
-            same.then(|| clip.network.text_projection.weight.val());
+            same.then(|| clip.network.text_projection.weight.val().cast(DType::F32));
         ClipTextEncoder::new(
             &self.prompts.network,
             projection,

@@ -24,10 +24,13 @@ pub fn run(session: &Session, run: &Path, out: Option<&Path>) -> anyhow::Result<
     let language = Language::open(&config.models, frozen)?;
     let ranking = &config.models.ranking;
     let ranking = Ranking::open(config, &data, &eyes, ranking, frozen, &watcher)?;
-    let model = {
-        let language = Language::open(&config.models, &devices.train)?;
-        preference::open(config, run, &language, &generation, &devices.train)?
-    };
+    let model = preference::open(
+        config,
+        run,
+        &language.tracked(),
+        &generation,
+        &devices.train,
+    )?;
     let histories = data.users(Split::Test, config.evaluation.users);
     anyhow::ensure!(
         !histories.is_empty(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::app::assembly::{DataSet, Eyes, Generation, Language, features, preference, samples};
 use crate::app::backend::Backend;
 use crate::app::files;
-use crate::app::pictures::png;
+use crate::app::pictures::png_with_facts;
 use crate::app::session::Session;
 use crate::data::history::Split;
 use crate::data::pixels::to_pictures;
@@ -25,6 +25,8 @@ struct Drawn<'a> {
     /// Items of the history that retrieval kept, the most related first.
     retrieved: Vec<&'a str>,
     seed: u64,
+    /// The digest of the trained weights.
+    checkpoint: &'a str,
 }
 
 /// Draws `reference` (the user's own reference where none is named) for `user` (the first of the test split) with the
@@ -63,9 +65,10 @@ pub fn run(
     let watcher = session.output.watcher();
     let eyes = Eyes::open(&config.models, frozen)?;
     let generation = Generation::open(&config.models, frozen)?;
-    let language = Language::open(&config.models, &devices.train)?;
-    let model = preference::open(config, run, &language, &generation, &devices.train)?;
     let reader = Language::open(&config.models, frozen)?;
+    let language = reader.tracked();
+    let model = preference::open(config, run, &language, &generation, &devices.train)?;
+    let checkpoint = preference::fingerprint(run)?;
     let words = samples::items_of(&[&history]);
     let items = features::prepare(config, &data, &eyes, &reader, &words, frozen, &watcher)?;
     // Nobody is ranked here, so any row of the ranking model will do.
@@ -98,8 +101,23 @@ pub fn run(
         })
         .context("inference.num_steps")?;
     let picture = pictures.first().context("nothing was drawn")?;
-    files::write(out, &png(picture)?)?;
     let catalogue = &folder.catalogue;
+    let facts = [
+        (
+            "Software",
+            concat!("ragar ", env!("CARGO_PKG_VERSION")).into(),
+        ),
+        ("user", history.user.clone()),
+        ("reference", catalogue[history.reference].id.clone()),
+        ("keywords", sample.keywords.join(", ")),
+        ("seed", config.inference.seed.to_string()),
+        ("steps", config.inference.num_steps.to_string()),
+        ("guidance", config.inference.guidance_scale.to_string()),
+        ("scheduler", word(&config.inference.scheduler)),
+        ("checkpoint", checkpoint.clone()),
+        ("generator", generation.fingerprint.clone()),
+    ];
+    files::write(out, &png_with_facts(picture, &facts)?)?;
     let drawn = Drawn {
         file: out.to_path_buf(),
         user: &history.user,
@@ -112,6 +130,7 @@ pub fn run(
             .map(|place| catalogue[history.history[*place]].id.as_str())
             .collect(),
         seed: config.inference.seed,
+        checkpoint: &checkpoint,
     };
     let text = format!(
         "{}: {} for user {}\n  keywords: {}\n  retrieved: {}",
@@ -122,4 +141,10 @@ pub fn run(
         drawn.retrieved.join(", ")
     );
     session.output.result(text, &drawn)
+}
+
+/// A choice as the configuration spells it.
+fn word(choice: &impl Serialize) -> String {
+    let value = serde_json::to_value(choice).unwrap_or_default();
+    value.as_str().map_or_else(|| value.to_string(), Into::into)
 }

@@ -4,11 +4,13 @@ mod data;
 mod demo;
 mod devices;
 mod evaluate;
+mod export;
 mod generate;
 mod model;
 mod prepare;
 mod pretrain;
 mod rank;
+mod report;
 mod study;
 mod train;
 
@@ -66,6 +68,12 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             reference,
             out,
         } => generate::run(session, run, user.as_deref(), reference.as_deref(), out),
+        Command::Report { run, out } => report::run(session, run, out.as_deref()),
+        Command::Export {
+            run,
+            out,
+            with_models,
+        } => export::run(session, run, out, *with_models),
         Command::Eval { run, out } => evaluate::run(session, run, out.as_deref()),
         Command::Pretrain {
             network,

@@ -22,8 +22,8 @@ use crate::training::preference::TrainingConfig;
 
 pub use reading::{ConfigError, Origin};
 pub use sections::{
-    DataConfig, EvaluationConfig, FeaturesConfig, InferenceConfig, ModelsConfig, PretrainConfig,
-    RankingConfig,
+    DataConfig, EvaluationConfig, FeaturesConfig, InferenceConfig, ModelsConfig, NetworkDtype,
+    PretrainConfig, RankingConfig,
 };
 
 /// Sections that `prepare`, `rank`, `train`, `generate`, `eval` and `demo` read between them.

@@ -1,7 +1,8 @@
 //! Sections that no room below owns: folders, and groupings of several rooms' settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
 use crate::data::image::ImageLimits;
@@ -46,6 +47,55 @@ impl Default for DataConfig {
     }
 }
 
+/// A data type of frozen networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkDtype {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision: half the memory; nothing beyond 65504.
+    F16,
+    /// Brain floats: half the memory, the range of f32, fewer digits.
+    Bf16,
+}
+
+impl NetworkDtype {
+    /// The type of the tensors.
+    pub fn float(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::F16 => FloatDType::F16,
+            Self::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// The word in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// `fingerprint` for stores of computed features: half precision computes others, f32 keeps the plain name.
+    pub fn mark(self, fingerprint: String) -> String {
+        match self {
+            Self::F32 => fingerprint,
+            other => format!("{fingerprint} {}", other.word()),
+        }
+    }
+}
+
 /// `[models]`: Hugging Face folders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -60,8 +110,32 @@ pub struct ModelsConfig {
     pub generator: PathBuf,
     /// The ranking model that `ragar rank train` leaves.
     pub ranking: PathBuf,
+    /// What the frozen networks are stored and computed in; what trains is f32 in any case. bf16 where the device has it.
+    pub dtype: NetworkDtype,
     /// The autoencoder on whose latents `ragar pretrain unet` trains; nothing else reads it.
     pub vae: PathBuf,
+}
+
+impl ModelsConfig {
+    /// The networks that `ragar generate` needs, each under its key.
+    pub fn drawing(&mut self) -> [(&'static str, &mut PathBuf); 4] {
+        [
+            ("clip", &mut self.clip),
+            ("captioner", &mut self.captioner),
+            ("language_model", &mut self.language_model),
+            ("generator", &mut self.generator),
+        ]
+    }
+
+    /// Takes the networks named by a relative path that exists beneath `folder` from there.
+    pub fn take_from(&mut self, folder: &Path) {
+        for (_, path) in self.drawing() {
+            let inside = folder.join(&*path);
+            if path.is_relative() && inside.exists() {
+                *path = inside;
+            }
+        }
+    }
 }
 
 impl Default for ModelsConfig {
@@ -72,6 +146,7 @@ impl Default for ModelsConfig {
             language_model: "assets/models/tiny/llm".into(),
             generator: "assets/models/tiny/diffusion".into(),
             ranking: "runs/rank".into(),
+            dtype: NetworkDtype::F32,
             vae: "assets/models/tiny/diffusion/vae".into(),
         }
     }

@@ -195,8 +195,8 @@ impl Exhibition<'_> {
             tables: scores::tables(self, visitors, works, &judged),
             charts: folder.map_or_else(Vec::new, charts),
             users: gallery::panels(self, visitors, works, &judged)?,
-            seconds: Vec::new(),
             configuration: self.config.to_toml(METHOD)?,
+            ..Default::default()
         })
     }
 }

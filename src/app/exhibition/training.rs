@@ -19,11 +19,13 @@ pub fn charts(folder: &Path) -> Vec<Chart> {
             .iter()
             .filter_map(|line| Some((line.get("step")?.as_f64()?, line.get(key)?.as_f64()?)))
             .collect(),
+        ..Default::default()
     };
     let chart = |title: &str, parts: &[(&str, &str)]| Chart {
         title: title.to_string(),
         x_label: "step".into(),
         series: parts.iter().map(|(name, key)| series(name, key)).collect(),
+        ..Default::default()
     };
     let charts = [
         chart(

@@ -25,7 +25,7 @@ use crate::optimisation::Progress;
 use crate::preparation::ItemFeatures;
 use crate::reflection::discriminator::{Case, Discriminator as _, VisualEncoder as _};
 use crate::reflection::reward::{Judgement, reward};
-use crate::training::preference::Validator;
+use crate::training::preference::{EncodedPicture, Validation, Validator};
 
 /// Scores by name, a value per visitor.
 pub type Columns = BTreeMap<String, Vec<f64>>;
@@ -156,13 +156,21 @@ impl<'a> HeldOut<'a> {
     }
 
     /// Writes the first visitors' pictures to `<name>/<user>.png`.
-    fn keep(&self, name: &str, pictures: &[RgbImage]) -> anyhow::Result<()> {
-        let kept = self.config.training.validation.pictures;
-        for (visitor, picture) in self.visitors.iter().zip(pictures).take(kept) {
-            let file = self.folder.join(name).join(file_name(&visitor.sample.user));
-            files::write(&file, &png(picture)?)?;
+    fn keep(&self, name: &str, pictures: &[RgbImage]) -> anyhow::Result<Vec<EncodedPicture>> {
+        let count = self.config.training.validation.pictures;
+        let mut kept = Vec::new();
+        for (visitor, picture) in self.visitors.iter().zip(pictures).take(count) {
+            let user = &visitor.sample.user;
+            let png = png(picture)?;
+            files::write(&self.folder.join(name).join(file_name(user)), &png)?;
+            kept.push(EncodedPicture {
+                name: user.clone(),
+                png,
+                width: picture.width(),
+                height: picture.height(),
+            });
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Scores of `model`'s drawings by name, a value per visitor; pictures of the first are kept under `name`. `samples`
@@ -175,15 +183,15 @@ impl<'a> HeldOut<'a> {
         model: &PreferenceModel<Backend>,
         samples: &[&Sample],
         name: &str,
-    ) -> anyhow::Result<Columns> {
+    ) -> anyhow::Result<(Columns, Vec<EncodedPicture>)> {
         let draw = |drawing: &Drawing<'_, Backend>,
                     samples: &[&Sample],
                     each: &mut dyn FnMut(Tensor<Backend, 4>)| {
             drawing.personalised(model, samples, each)
         };
         let (pictures, embeddings) = self.drawn(samples, draw)?;
-        self.keep(name, &pictures)?;
-        Ok(self.columns(&embeddings))
+        let kept = self.keep(name, &pictures)?;
+        Ok((self.columns(&embeddings), kept))
     }
 
     /// The visitors' samples as they came.
@@ -248,10 +256,10 @@ impl Validator<Backend> for HeldOut<'_> {
         &self,
         model: &PreferenceModel<Backend>,
         step: usize,
-    ) -> Result<BTreeMap<String, f64>, String> {
+    ) -> Result<Validation, String> {
         let name = format!("step-{step:06}");
-        let columns = self.measure(model, &self.samples(), &name);
-        let columns = columns.map_err(|error| format!("{error:#}"))?;
+        let measured = self.measure(model, &self.samples(), &name);
+        let (columns, pictures) = measured.map_err(|error| format!("{error:#}"))?;
         let mut scores = BTreeMap::new();
         for (name, values) in columns {
             let interval = bootstrap(&values, &self.config.evaluation.intervals);
@@ -259,7 +267,7 @@ impl Validator<Backend> for HeldOut<'_> {
             scores.insert(format!("{name}_high"), interval.high);
             scores.insert(name, interval.mean);
         }
-        Ok(scores)
+        Ok(Validation { scores, pictures })
     }
 }
 

@@ -15,15 +15,21 @@ pub struct Chart {
     pub x_label: String,
     /// The curves.
     pub series: Vec<Series>,
+    /// Steps at which something happened, and what.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<(f64, String)>,
 }
 
 /// One curve.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
     /// (step, value); values that are not finite are left out.
     pub points: Vec<(f64, f64)>,
+    /// (step, low, high): the interval around the curve.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub band: Vec<(f64, f64, f64)>,
 }
 
 const WIDTH: f64 = 460.0;
@@ -98,9 +104,13 @@ pub(super) fn figure(chart: &Chart) -> String {
         })
         .collect();
     let all = || series.iter().flat_map(|(_, points)| points.iter());
+    let bands = || chart.series.iter().flat_map(|series| series.band.iter());
+    let ends = bands()
+        .flat_map(|(_, low, high)| [*low, *high])
+        .filter(|end| end.is_finite());
     let (Some((x_low, x_high)), Some((y_low, y_high))) = (
         extent(all().map(|point| point.0)),
-        extent(all().map(|point| point.1)),
+        extent(all().map(|point| point.1).chain(ends)),
     ) else {
         return String::new();
     };
@@ -146,8 +156,41 @@ pub(super) fn figure(chart: &Chart) -> String {
         }
         text + "\"/>"
     };
+    for (at, what) in &chart.marks {
+        if (x_low..=x_high).contains(at) {
+            let _ = write!(
+                svg,
+                "<line class=\"mark\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{TOP}\" y2=\"{1:.1}\"><title>{2}</title></line>",
+                x(*at),
+                HEIGHT - BOTTOM,
+                escape(what)
+            );
+        }
+    }
+    for (index, band) in chart.series.iter().map(|series| &series.band).enumerate() {
+        let finite = |(_, low, high): &&(f64, f64, f64)| low.is_finite() && high.is_finite();
+        let band: Vec<_> = band.iter().filter(finite).collect();
+        if band.is_empty() {
+            continue;
+        }
+        let _ = write!(svg, "<polygon class=\"c{}\" points=\"", index % 5);
+        let upper = band.iter().map(|(at, _, high)| (at, high));
+        let lower = band.iter().rev().map(|(at, low, _)| (at, low));
+        for (horizontal, vertical) in upper.chain(lower) {
+            let _ = write!(svg, "{:.1},{:.1} ", x(*horizontal), y(*vertical));
+        }
+        svg += "\"/>";
+    }
     for (index, (_, points)) in series.iter().enumerate() {
         let colour = format!("c{}", index % 5);
+        if let [(horizontal, vertical)] = points[..] {
+            let _ = write!(
+                svg,
+                "<circle class=\"{colour}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
+                x(horizontal),
+                y(vertical)
+            );
+        }
         if points.len() >= 80 {
             svg += &line(points, &format!("raw {colour}"));
         }
@@ -189,6 +232,24 @@ mod tests {
     fn a_constant_curve_has_room_and_an_empty_one_is_no_figure() {
         assert_eq!(extent([2.0, 2.0].into_iter()), Some((1.8, 2.2)));
         assert_eq!(figure(&Chart::default()), "");
+    }
+
+    #[test]
+    fn intervals_and_marks_are_drawn_within_the_chart() {
+        let mut chart = Chart {
+            series: vec![Series {
+                points: vec![(0.0, 1.0), (10.0, 2.0)],
+                band: vec![(0.0, 0.5, 1.5), (10.0, 1.0, f64::NAN)],
+                ..Default::default()
+            }],
+            marks: vec![(5.0, "a <b>".into()), (50.0, "beyond".into())],
+            ..Default::default()
+        };
+        let svg = figure(&chart);
+        assert!(svg.contains("<polygon") && svg.contains("a &lt;b&gt;"));
+        assert!(!svg.contains("beyond") && !svg.contains("NaN"), "{svg}");
+        chart.series[0].points.truncate(1);
+        assert!(figure(&chart).contains("<circle"), "one value is a point");
     }
 
     #[test]

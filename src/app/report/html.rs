@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{
-    Drawing, DrawingKind, Metric, Picture, ReportData, RowKind, ScoreRow, ScoreTable, UserPanel,
-    chart,
+    Drawing, DrawingKind, Metric, Picture, PictureRow, ReportData, RowKind, ScoreRow, ScoreTable,
+    UserPanel, chart,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -65,12 +65,32 @@ pub(super) fn page(data: &ReportData) -> String {
         }
         page += "</section>\n";
     }
+    if !data.rows.is_empty() {
+        page += "<section><h2>Pictures on the way</h2>\n<p class=\"note\">The same users, drawn for at successive steps.</p>\n";
+        for row in &data.rows {
+            page += &picture_row(row);
+        }
+        page += "</section>\n";
+    }
     let charts: String = data.charts.iter().map(chart::figure).collect();
     if !charts.is_empty() {
         let _ = write!(
             page,
             "<section><h2>Training</h2>\n<div class=\"charts\">{charts}</div></section>\n"
         );
+    }
+    if !data.events.is_empty() {
+        page += "<section><h2>Events</h2>\n<ul class=\"events\">";
+        for event in &data.events {
+            let _ = write!(
+                page,
+                "<li><i>step {}</i><b>{}</b>{}</li>",
+                event.step,
+                escape(&event.kind),
+                escape(&event.text)
+            );
+        }
+        page += "</ul></section>\n";
     }
     if !data.seconds.is_empty() {
         page += "<section><h2>Time</h2>\n<dl class=\"facts\">";
@@ -160,6 +180,22 @@ fn cell(row: &ScoreRow, metric: &Metric, best: bool) -> String {
         "<td{class}><b>{mean}</b> <small>{:.digits$} … {:.digits$}</small></td>",
         score.low, score.high
     )
+}
+
+fn picture_row(row: &PictureRow) -> String {
+    let mut text = format!(
+        "<article><h3>{}</h3><div class=\"steps\">",
+        escape(&row.user)
+    );
+    for (caption, picture) in &row.pictures {
+        let _ = write!(
+            text,
+            "<figure>{}<figcaption>{}</figcaption></figure>",
+            image(picture),
+            escape(caption)
+        );
+    }
+    text + "</div></article>\n"
 }
 
 fn user_panel(user: &UserPanel) -> String {

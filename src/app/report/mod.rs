@@ -5,6 +5,7 @@
 mod chart;
 mod html;
 mod intervals;
+mod run;
 mod sheet;
 mod text;
 
@@ -18,6 +19,7 @@ use super::pictures::png;
 
 pub use chart::{Chart, Series};
 pub use intervals::intervals;
+pub use run::of_run;
 
 /// Everything that a report shows.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -34,6 +36,12 @@ pub struct ReportData {
     pub charts: Vec<Chart>,
     /// Users, with pictures.
     pub users: Vec<UserPanel>,
+    /// The same users' pictures at successive steps of a training.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<PictureRow>,
+    /// What happened on the way, the latest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
     /// How long each part took, in seconds; the one thing here that a repeated run changes.
     pub seconds: Vec<(String, f64)>,
     /// The resolved configuration as TOML.
@@ -177,6 +185,26 @@ pub struct HistoryPicture {
     pub retrieved: Option<usize>,
 }
 
+/// A validation user's pictures, the reference first.
+#[derive(Debug, Clone, Serialize)]
+pub struct PictureRow {
+    /// The user, as the picture's file is called.
+    pub user: String,
+    /// A caption and the picture each.
+    pub pictures: Vec<(String, Picture)>,
+}
+
+/// Something that happened during a training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// When.
+    pub step: usize,
+    /// `rollback`, `alarm`, `resumed`, `interrupted`, `best`.
+    pub kind: String,
+    /// A sentence.
+    pub text: String,
+}
+
 /// What a drawing is, for its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -207,6 +235,11 @@ pub struct Drawing {
 }
 
 impl ReportData {
+    /// The page.
+    pub fn to_html(&self) -> String {
+        html::page(self)
+    }
+
     /// Writes `report.html`, `report.json` and `sheet.png` into `folder` and returns the page's path.
     ///
     /// # Errors
@@ -257,7 +290,9 @@ mod tests {
                 series: vec![Series {
                     name: "total".into(),
                     points: vec![(0.0, 2.0), (1.0, f64::NAN), (2.0, 1.0)],
+                    ..Default::default()
                 }],
+                ..Default::default()
             }],
             users: vec![UserPanel {
                 user: "u<1>".into(),

@@ -192,6 +192,8 @@ impl<B: Backend> Blip2ForConditionalGeneration<B> {
                 found: shape.to_vec(),
             });
         }
+        let embeddings = &self.vision_model.embeddings;
+        let pixel_values = pixel_values.cast(embeddings.patch_embedding.weight.val().dtype());
         Ok(self.ask(self.vision_model.forward(pixel_values)))
     }
 

@@ -8,6 +8,7 @@ use super::attention::{attend, split_heads};
 use super::cache::KeyValueCache;
 use super::config::OptConfig;
 use crate::nn::activation::Activation;
+use crate::nn::precision::widened_layer_norm;
 
 /// The first two rows of the position table belong to no position.
 const POSITION_OFFSET: usize = 2;
@@ -225,7 +226,7 @@ impl<B: Backend> OptForCausalLm<B> {
 /// A layer norm with its weights, or without (`layer_norm_elementwise_affine: false`).
 fn normalise<B: Backend>(norm: &Option<LayerNorm<B>>, states: Tensor<B, 3>) -> Tensor<B, 3> {
     match norm {
-        Some(norm) => norm.forward(states),
+        Some(norm) => widened_layer_norm(norm, states),
         None => {
             let centred = states.clone() - states.mean_dim(2);
             let variance = centred.clone().powi_scalar(2).mean_dim(2);

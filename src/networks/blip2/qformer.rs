@@ -10,6 +10,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::attention::{attend, split_heads};
 use super::config::Blip2QFormerConfig;
 use crate::nn::activation::Activation;
+use crate::nn::precision::widened_layer_norm;
 
 /// Queries to answers.
 #[derive(Module, Debug)]
@@ -160,7 +161,7 @@ impl<B: Backend> Blip2QFormerModel<B> {
     /// # Shapes
     /// - query_embeds `[batch, queries, width]`, image `[batch, image tokens, image width]` → `[batch, queries, width]`
     pub fn forward(&self, query_embeds: Tensor<B, 3>, image: Tensor<B, 3>) -> Tensor<B, 3> {
-        let mut states = self.layernorm.forward(query_embeds);
+        let mut states = widened_layer_norm(&self.layernorm, query_embeds);
         for layer in &self.encoder.layer {
             states = layer.forward(states, &image);
         }

@@ -8,6 +8,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::attention::{attend, split_heads};
 use super::config::Blip2VisionConfig;
 use crate::nn::activation::Activation;
+use crate::nn::precision::widened_layer_norm;
 
 /// Image patches to hidden states.
 #[derive(Module, Debug)]
@@ -119,7 +120,7 @@ impl<B: Backend> Blip2VisionModel<B> {
         for layer in &self.encoder.layers {
             states = layer.forward(states);
         }
-        self.post_layernorm.forward(states)
+        widened_layer_norm(&self.post_layernorm, states)
     }
 }
 
@@ -138,8 +139,14 @@ impl<B: Backend> Blip2VisionEmbeddings<B> {
 
 impl<B: Backend> Blip2EncoderLayer<B> {
     fn forward(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
-        let states = states.clone() + self.self_attn.forward(self.layer_norm1.forward(states));
-        states.clone() + self.mlp.forward(self.layer_norm2.forward(states))
+        let states = states.clone()
+            + self
+                .self_attn
+                .forward(widened_layer_norm(&self.layer_norm1, states));
+        states.clone()
+            + self
+                .mlp
+                .forward(widened_layer_norm(&self.layer_norm2, states))
     }
 }
 

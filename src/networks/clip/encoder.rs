@@ -6,6 +6,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Tensor, backend::Backend};
 
 use crate::nn::activation::Activation;
+use crate::nn::precision::widened_layer_norm;
 
 /// The layers.
 #[derive(Module, Debug)]
@@ -132,11 +133,14 @@ impl<B: Backend> ClipEncoderLayer<B> {
         states: Tensor<B, 3>,
         hidden: Option<Tensor<B, 4, Bool>>,
     ) -> Tensor<B, 3> {
-        let attended = self
-            .self_attn
-            .forward(self.layer_norm1.forward(states.clone()), hidden);
+        let attended = self.self_attn.forward(
+            widened_layer_norm(&self.layer_norm1, states.clone()),
+            hidden,
+        );
         let states = states + attended;
-        let fed = self.mlp.forward(self.layer_norm2.forward(states.clone()));
+        let fed = self
+            .mlp
+            .forward(widened_layer_norm(&self.layer_norm2, states.clone()));
         states + fed
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
 use super::config::ClipConfig;
 use super::text::{ClipTextModel, ClipTextOutput};
@@ -64,12 +64,15 @@ impl<B: Backend> Clip<B> {
     pub fn text_embeds(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         self.text_projection
             .forward(self.text_model.forward(input_ids).pooler_output)
+            .cast(DType::F32)
     }
 
     /// Embeddings of the preprocessed pictures `[batch, channels, side, side]`, not normalised: `[batch, joint width]`.
     pub fn image_embeds(&self, pixel_values: Tensor<B, 4>) -> Tensor<B, 2> {
+        let pixel_values = pixel_values.cast(self.visual_projection.weight.val().dtype());
         self.visual_projection
             .forward(self.vision_model.forward(pixel_values).pooler_output)
+            .cast(DType::F32)
     }
 
     /// Both towers, the normalised embeddings and their scaled cosines.

@@ -6,6 +6,7 @@ use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 
 use super::config::ClipTextConfig;
 use super::encoder::{ClipEncoder, EncoderSizes};
+use crate::nn::precision::widened_layer_norm;
 
 /// The legacy value of `eos_token_id`, which names no token: the largest id of a row ends it.
 const LEGACY_END: u32 = 2;
@@ -104,8 +105,10 @@ impl<B: Backend> ClipTextModel<B> {
     ) -> Tensor<B, 3> {
         let hidden = hidden_positions(&token_embeds, attention_mask);
         let states = self.with_positions(token_embeds);
-        self.final_layer_norm
-            .forward(self.encoder.forward(states, Some(hidden)))
+        widened_layer_norm(
+            &self.final_layer_norm,
+            self.encoder.forward(states, Some(hidden)),
+        )
     }
 
     /// The embedded ids and the states after each layer, before the final norm: `layers + 1` of `[batch, tokens, width]`.
@@ -120,7 +123,7 @@ impl<B: Backend> ClipTextModel<B> {
     pub fn skipping(&self, input_ids: Tensor<B, 2, Int>, num_skipped: usize) -> Tensor<B, 3> {
         let mut states = self.hidden_states(input_ids);
         let place = states.len().saturating_sub(1 + num_skipped);
-        self.final_layer_norm.forward(states.swap_remove(place))
+        widened_layer_norm(&self.final_layer_norm, states.swap_remove(place))
     }
 
     /// True at each row's end token, `[batch, tokens]`.

@@ -7,6 +7,7 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 
 use super::config::ClipVisionConfig;
 use super::encoder::{ClipEncoder, EncoderSizes};
+use crate::nn::precision::widened_layer_norm;
 
 /// Pictures to hidden states.
 #[derive(Module, Debug)]
@@ -87,7 +88,7 @@ impl<B: Backend> ClipVisionModel<B> {
         if let Some(kept) = kept {
             states = states.select(1, kept);
         }
-        let states = self.pre_layrnorm.forward(states);
+        let states = widened_layer_norm(&self.pre_layrnorm, states);
         let last_hidden_state = self.encoder.forward(states, None);
         let [batch, _, width] = last_hidden_state.dims();
         let class = last_hidden_state
@@ -96,7 +97,7 @@ impl<B: Backend> ClipVisionModel<B> {
             .reshape([batch, width]);
         ClipVisionOutput {
             last_hidden_state,
-            pooler_output: self.post_layernorm.forward(class),
+            pooler_output: widened_layer_norm(&self.post_layernorm, class),
         }
     }
 }

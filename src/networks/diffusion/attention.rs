@@ -12,6 +12,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::resnet::{convolution, group_norm};
 use crate::nn::attention::{merge_heads, scaled_dot_product, split_heads};
 use crate::nn::linear::over_tokens;
+use crate::nn::precision::widened_layer_norm;
 use crate::nn::precision::widened_norm;
 
 /// The dropout that the hub's lists count as an element; it never drops here.
@@ -118,13 +119,15 @@ impl<B: Backend> BasicTransformerBlock<B> {
     }
 
     fn forward(&self, hidden: Tensor<B, 3>, context: Tensor<B, 3>) -> Tensor<B, 3> {
-        let normed = self.norm1.forward(hidden.clone());
+        let normed = widened_layer_norm(&self.norm1, hidden.clone());
         let hidden = self.attn1.forward(normed.clone(), normed) + hidden;
         let hidden = self
             .attn2
-            .forward(self.norm2.forward(hidden.clone()), context)
+            .forward(widened_layer_norm(&self.norm2, hidden.clone()), context)
             + hidden;
-        self.ff.forward(self.norm3.forward(hidden.clone())) + hidden
+        self.ff
+            .forward(widened_layer_norm(&self.norm3, hidden.clone()))
+            + hidden
     }
 }
 

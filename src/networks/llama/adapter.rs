@@ -122,6 +122,34 @@ impl<B: Backend> LlamaAdapter<B> {
     }
 }
 
+impl<B: Backend> LlamaAdapter<B> {
+    /// Rank, factor and projections, read off the updates themselves; `None` where there is no update.
+    pub fn config(&self) -> Option<LoraConfig> {
+        let updates = self.layers.iter().flat_map(|layer| {
+            let (attention, mlp) = (&layer.self_attn, &layer.mlp);
+            PROJECTIONS.into_iter().zip([
+                &attention.q_proj,
+                &attention.k_proj,
+                &attention.v_proj,
+                &attention.o_proj,
+                &mlp.gate_proj,
+                &mlp.up_proj,
+                &mlp.down_proj,
+            ])
+        });
+        let updates = updates.filter_map(|(name, update)| Some((name, update.as_ref()?)));
+        let (_, first) = updates.clone().next()?;
+        let [_, r] = first.lora_A.weight.lazy_shape().dims();
+        let named: Vec<&str> = updates.map(|(name, _)| name).collect();
+        let targets = PROJECTIONS.iter().filter(|name| named.contains(name));
+        Some(LoraConfig {
+            r,
+            alpha: first.scaling * r as f64,
+            target_modules: targets.map(ToString::to_string).collect(),
+        })
+    }
+}
+
 impl<B: Backend> LlamaForCausalLm<B> {
     /// Freezes the network and attaches a fresh adapter, the only part that then trains.
     ///

@@ -1,7 +1,7 @@
 //! The new vocabulary entries `[IMG]`, as GILL adds them.
 
 use burn::module::{Module, Param};
-use burn::tensor::{ElementConversion, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, ElementConversion, Int, Tensor, TensorData, backend::Backend};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -21,6 +21,8 @@ impl<B: Backend> ImageTokens<B> {
     /// Rows drawn from the mean and deviation of the base table, on its device; reading those waits for the device once.
     pub fn new(llama: &LlamaForCausalLm<B>, num_tokens: usize, seed: u64) -> Self {
         let table = llama.model.embed_tokens.weight.val().detach();
+        // A deviation over millions of values is not for half precision.
+        let table = table.cast(DType::F32);
         let width = llama.width();
         let mean = table.clone().mean_dim(0);
         let deviation: f64 = (table.clone() - mean.clone())

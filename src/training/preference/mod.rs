@@ -1,11 +1,12 @@
 //! Training of the preference model by reflection: a run that can be left alone.
 //!
 //! A run's folder holds `checkpoints/`, `metrics.jsonl` (a line a step), `validation.jsonl`, `events.jsonl` (what
-//! happened: resumes, alarms, rollbacks), `replay/` (batches that ruined a step) and `best.safetensors`.
+//! happened: resumes, alarms, rollbacks), `tensorboard/`, `replay/` (batches that ruined a step) and `best.safetensors`.
 
 mod config;
 mod error;
 mod guards;
+mod log;
 mod probe;
 mod run;
 mod sampler;
@@ -29,7 +30,7 @@ use crate::reflection::step::Parts;
 pub use config::{GuardConfig, MicroBatch, MicroBatchRule, TrainingConfig, ValidationConfig};
 pub use error::TrainingError;
 pub use guards::{Guards, Verdict};
-pub use validation::{Best, Validator};
+pub use validation::{Best, EncodedPicture, Validation, Validator};
 
 /// How a training loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::config::{MicroBatch, MicroBatchRule};
 use super::guards::Verdict;
+use super::log::RunLog;
 use super::sampler::Sampler;
 use super::state::{Rollbacks, Run, State, write_json};
 use super::{Best, Outcome, PreferenceTraining, StepRecord, TrainingConfig, TrainingError, probe};
@@ -19,7 +20,7 @@ use crate::generation::conditioning::RememberingTextEncoder;
 use crate::generation::preference::PreferenceModel;
 use crate::generation::sample::Sample;
 use crate::optimisation::parameters::{self, Selection};
-use crate::optimisation::{AdamW, CheckpointStore, Journal, MetricsLog, ParameterAverage};
+use crate::optimisation::{AdamW, CheckpointStore, ParameterAverage};
 use crate::reflection::ReflectionConfig;
 use crate::reflection::clock::Clock;
 use crate::reflection::rollout::Frozen;
@@ -51,9 +52,7 @@ struct Identity<'a> {
 /// Files and memory of a run that outlive a rollback.
 struct Desk {
     store: CheckpointStore,
-    metrics: MetricsLog,
-    validation: MetricsLog,
-    journal: Journal,
+    log: RunLog,
     rollbacks: Rollbacks,
     sampler: Sampler,
 }
@@ -84,19 +83,15 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
         while run.step < self.training.steps && !run.state.stopped {
             if self.interrupt.is_raised() {
                 desk.store.save(&run.checkpoint())?;
-                self.event(
-                    &desk.journal,
-                    run.step,
-                    "interrupted",
-                    "interrupted, all saved",
-                )?;
+                desk.log
+                    .event(run.step, "interrupted", "interrupted, all saved")?;
                 self.progress.end();
                 return Ok((run.model, Outcome::Interrupted));
             }
             run = self.one(run, &mut desk, &frozen)?;
         }
         self.progress.end();
-        self.event(&desk.journal, run.step, "finished", "finished")?;
+        desk.log.event(run.step, "finished", "finished")?;
         Ok((self.result(run)?, Outcome::Finished))
     }
 
@@ -138,30 +133,24 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
         for sentence in skipped {
             self.progress.note(&sentence);
         }
-        std::fs::create_dir_all(self.folder).map_err(|e| self.at("", e))?;
-        let journal = Journal::new(&self.folder.join("events.jsonl"));
         let begun = found.is_some();
         if let Some(checkpoint) = found {
             run = run.restore(&checkpoint, &folder, &frozen.device)?;
-            let text = format!("resumed after step {}", run.step);
-            self.event(&journal, run.step, "resumed", &text)?;
-            self.progress.note(&text);
         }
         if run.state.micro_batch.is_none() {
             run.state.micro_batch = Some(self.micro_batch(&run.model, frozen)?);
         }
-        let log = |name: &str, from| {
-            MetricsLog::open(&self.folder.join(name), from).map_err(|e| self.at(name, e))
-        };
         let mut desk = Desk {
-            metrics: log("metrics.jsonl", run.step)?,
-            validation: log("validation.jsonl", run.step + usize::from(begun))?,
-            journal,
+            log: RunLog::open(self.folder, run.step)?,
             rollbacks: Rollbacks::open(self.folder)?,
             sampler: Sampler::new(training.seed, self.samples.len(), training.batch_size),
             store,
         };
-        if !begun {
+        if begun {
+            let text = format!("resumed after step {}", run.step);
+            desk.log.event(run.step, "resumed", &text)?;
+            self.progress.note(&text);
+        } else {
             self.validate(&mut run, &mut desk)?;
             // Something to go back to from the first step on.
             desk.store.save(&run.checkpoint())?;
@@ -217,15 +206,14 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
                 Verdict::Good(alarms) => {
                     for (word, text) in alarms {
                         self.progress.note(&format!("step {number}: {text}"));
-                        self.event(&desk.journal, number, word, &text)?;
+                        desk.log.event(number, word, &text)?;
                     }
                 }
             }
             if let Some(average) = &mut run.average {
                 average.update(&run.model.valid());
             }
-            let written = desk.metrics.write(number, &record);
-            written.map_err(|e| self.at("metrics.jsonl", e))?;
+            desk.log.step(number, &record)?;
             let message = format!(
                 "loss {:.4} reward {:+.4}",
                 record.parts.loss, record.parts.reward
@@ -298,15 +286,11 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
             replay.display()
         );
         self.progress.note(&text);
-        self.event(&desk.journal, number, "rollback", &text)?;
+        desk.log.event(number, "rollback", &text)?;
         let micro_batch = run.state.micro_batch;
         let mut run = run.restore(&checkpoint, &checkpoints, &self.frozen.device)?;
         run.state.micro_batch = micro_batch;
-        let reopen = |name: &str, from| {
-            MetricsLog::open(&self.folder.join(name), from).map_err(|e| self.at(name, e))
-        };
-        desk.metrics = reopen("metrics.jsonl", run.step)?;
-        desk.validation = reopen("validation.jsonl", run.step + 1)?;
+        desk.log = RunLog::open(self.folder, run.step)?;
         Ok(run)
     }
 
@@ -320,11 +304,11 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
         };
         let step = run.step;
         let shown = run.shown();
-        let scores = validator
+        let found = validator
             .validate(&shown, step)
             .map_err(|reason| TrainingError::Validation { step, reason })?;
-        let written = desk.validation.write(step, &scores);
-        written.map_err(|e| self.at("validation.jsonl", e))?;
+        desk.log.validation(step, &found)?;
+        let scores = found.scores;
         let score = *scores
             .get(&settings.metric)
             .ok_or_else(|| TrainingError::Metric {
@@ -348,7 +332,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
             write_tensors(&self.best(), &tensors, &metadata)
                 .map_err(|e| self.at("best.safetensors", std::io::Error::other(e)))?;
             let text = format!("best {} so far: {score:.4}", settings.metric);
-            self.event(&desk.journal, step, "best", &text)?;
+            desk.log.event(step, "best", &text)?;
         } else {
             run.state.stale += 1;
             if settings.patience > 0 && run.state.stale >= settings.patience {
@@ -358,7 +342,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
                     settings.patience
                 );
                 self.progress.note(&text);
-                self.event(&desk.journal, step, "stopped", &text)?;
+                desk.log.event(step, "stopped", &text)?;
             }
         }
         Ok(())
@@ -410,17 +394,6 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
 
     fn best(&self) -> PathBuf {
         self.folder.join("best.safetensors")
-    }
-
-    fn event(
-        &self,
-        journal: &Journal,
-        step: usize,
-        kind: &str,
-        text: &str,
-    ) -> Result<(), TrainingError> {
-        let written = journal.write(step, kind, text);
-        written.map_err(|e| self.at("events.jsonl", e))
     }
 
     fn at(&self, name: &str, source: std::io::Error) -> TrainingError {

@@ -9,15 +9,33 @@ use crate::generation::preference::PreferenceModel;
 
 /// Draws for held-out users and scores the drawings.
 pub trait Validator<B: Backend> {
-    /// Mean scores of `model` after `step` steps by name, such as `rank_change`; pictures are kept by the validator.
+    /// What `model` draws after `step` steps.
     ///
     /// # Errors
     /// A sentence.
-    fn validate(
-        &self,
-        model: &PreferenceModel<B>,
-        step: usize,
-    ) -> Result<BTreeMap<String, f64>, String>;
+    fn validate(&self, model: &PreferenceModel<B>, step: usize) -> Result<Validation, String>;
+}
+
+/// What held-out users would get.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Validation {
+    /// Mean scores by name, such as `rank_change`.
+    pub scores: BTreeMap<String, f64>,
+    /// Drawings of the first users.
+    pub pictures: Vec<EncodedPicture>,
+}
+
+/// A picture for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedPicture {
+    /// Whose it is.
+    pub name: String,
+    /// A PNG file.
+    pub png: Vec<u8>,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
 }
 
 /// The best validation so far.

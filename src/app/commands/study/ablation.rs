@@ -224,7 +224,9 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
         use burn::module::AutodiffModule as _;
         let language = Language::open(&config.models, &devices.train)?;
         let fresh = preference::fresh(config, &language, &generation, &devices.train)?;
-        held_out.measure(&fresh.valid(), &held_out.samples(), UNTRAINED)?
+        held_out
+            .measure(&fresh.valid(), &held_out.samples(), UNTRAINED)?
+            .0
     };
     results[0].2 = vec![untrained; usize::try_from(seeds)?];
     for variant in &variants {
@@ -258,7 +260,7 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
                 accept_changes: false,
             };
             let model = parts.train(&learning, &folder, &interrupt, &Silent)?;
-            let measured = held_out.measure(&model, &testing, &name)?;
+            let (measured, _) = held_out.measure(&model, &testing, &name)?;
             let trained = Trained {
                 configuration,
                 scores: measured,
