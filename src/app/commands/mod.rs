@@ -48,6 +48,13 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
         Command::Study(StudyCommand::Assumptions { out, seeds }) => {
             study::assumptions(session, out, *seeds)
         }
+        Command::Study(StudyCommand::Augmentation {
+            run,
+            methods,
+            drawn,
+            out,
+            seeds,
+        }) => study::augmentation(session, run, methods, drawn.as_deref(), out, *seeds),
         Command::Train { out } => train::run(session, out),
         Command::Generate {
             run,
@@ -55,7 +62,7 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             reference,
             out,
         } => generate::run(session, run, user.as_deref(), reference.as_deref(), out),
-        Command::Eval { run, out } => evaluate::run(session, run, out.as_deref()),
+        Command::Eval { run, methods, out } => evaluate::run(session, run, methods, out.as_deref()),
         Command::Pretrain {
             network,
             out,

@@ -1,5 +1,7 @@
 //! `ragar study`: experiments about the method rather than with it.
 
+mod augmentation;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -18,6 +20,8 @@ use crate::recommender::rank::{RankingScores, evaluate_embeddings};
 use crate::recommender::{InteractionSplit, Interactions, Micro};
 use crate::training::assumptions::{Question, Selection};
 use crate::training::recommender::{TrainingSurroundings, train};
+
+pub use augmentation::augmentation;
 
 /// The configuration that the study depends on.
 const SECTIONS: &[&str] = &["data", "models", "features", "ranking", "retrieval"];
