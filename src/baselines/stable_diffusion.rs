@@ -54,7 +54,12 @@ impl<B: Backend> Method for StableDiffusion<'_, B> {
     }
 
     fn fingerprint(&self) -> String {
-        format!("{} {}", self.name(), self.studio.identity)
+        format!(
+            "{} {} {}",
+            self.name(),
+            self.studio.identity,
+            self.studio.sampler
+        )
     }
 
     fn draw(&self, requests: &[Request<'_>], seed: u64) -> Vec<Result<RgbImage, DrawError>> {

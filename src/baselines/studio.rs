@@ -15,8 +15,10 @@ use crate::generation::sample::Sample;
 pub struct Studio<'a, B: Backend> {
     /// The generator and how it draws; its seed is replaced by that of each call.
     pub drawing: Drawing<'a, B>,
-    /// A digest of the generator's weights and of how it draws.
+    /// A digest of the generator's weights.
     pub identity: String,
+    /// How it draws, in words: decides pictures, and no training.
+    pub sampler: String,
     /// The items.
     pub catalogue: &'a Catalogue,
     /// The captioner's words for each item; empty where nobody asked.

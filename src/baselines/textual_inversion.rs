@@ -373,7 +373,10 @@ impl<B: AutodiffBackend> Method for TextualInversion<'_, B> {
             ..self.config.clone()
         };
         let settings = serde_json::to_string(&settings).unwrap_or_default();
-        format!("textual-inversion {settings} {}", self.studio.identity)
+        let Studio {
+            identity, sampler, ..
+        } = self.studio;
+        format!("textual-inversion {settings} {identity} {sampler}")
     }
 
     fn draw(&self, requests: &[Request<'_>], seed: u64) -> Vec<Result<RgbImage, DrawError>> {

@@ -226,6 +226,7 @@ impl World {
                 device: &device,
             },
             identity: "tiny".into(),
+            sampler: "two steps".into(),
             catalogue: &self.catalogue,
             captions: &self.captions,
             visual: &self.visual,

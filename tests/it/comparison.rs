@@ -24,14 +24,24 @@ const SMALLEST: &[&str] = &[
     "baselines.textual_inversion.training.steps=2",
 ];
 
-fn eval(folder: &Path, methods: &str) -> Value {
+fn eval(folder: &Path, methods: &str, further: &[&str]) -> Value {
+    let out = folder.join("out");
+    let out = out.to_str().expect("a path");
+    ragar(
+        folder,
+        &["eval", "--methods", methods, "--out", out],
+        further,
+    )
+}
+
+fn ragar(folder: &Path, words: &[&str], further: &[&str]) -> Value {
     let mut command = Command::cargo_bin("ragar").expect("the program is built");
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["eval", "--quiet", "--json", "--methods", methods]);
+    command.args(words).args(["--quiet", "--json"]);
     command.arg("--run").arg(folder.join("nothing"));
-    command.arg("--out").arg(folder.join("out"));
     let store = format!("features.store={}", folder.join("features").display());
-    for value in SMALLEST.iter().copied().chain([store.as_str()]) {
+    let values = SMALLEST.iter().chain(further).copied();
+    for value in values.chain([store.as_str()]) {
         command.args(["--set", value]);
     }
     let output = command.output().expect("the program starts");
@@ -58,7 +68,7 @@ fn methods_are_drawn_judged_written_and_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     let all = "reference,history,neighbour,keywords,sd,textual-inversion,pmg";
-    let results = eval(folder, all);
+    let results = eval(folder, all, &[]);
     let out = folder.join("out");
     for file in [
         "report.html",
@@ -125,13 +135,76 @@ fn methods_are_drawn_judged_written_and_kept() {
     );
     std::fs::remove_file(&before[0].0).expect("removed");
     std::fs::write(&before[9].0, b"half a pic").expect("damaged");
-    let again = eval(folder, all);
+    let again = eval(folder, all, &[]);
     assert_eq!(again, results, "kept and drawn anew are one");
     let after = pictures(folder);
     let changed: Vec<usize> = (0..before.len())
         .filter(|at| before[*at] != after[*at])
         .collect();
     assert_eq!(changed, [0, 9], "nothing else was drawn");
+
+    // A perceptual distance on request.
+    let lpips = crate::lpips::folder("lpips-squeeze", ragar::networks::lpips::Net::Squeeze);
+    let lpips = format!("evaluation.lpips={}", lpips.path().display());
+    let seen = eval(folder, "reference,keywords", &[&lpips]);
+    let methods = seen["methods"].as_array().expect("methods");
+    let distance = |method: usize, metric: &str| methods[method]["scores"][0][metric].as_f64();
+    assert_eq!(
+        distance(1, "LPIPS reference"),
+        Some(0.0),
+        "the reference from itself"
+    );
+    assert_eq!(
+        distance(0, "LPIPS target"),
+        Some(0.0),
+        "the target from itself"
+    );
+    for metric in ["LPIPS history", "LPIPS reference", "LPIPS target"] {
+        assert!(distance(2, metric) > Some(0.0), "{metric}");
+    }
+
+    // The ranking model on drawn pictures, from what is kept.
+    let study = folder.join("study");
+    let words = [
+        "study",
+        "augmentation",
+        "--methods",
+        "keywords,sd",
+        "--seeds",
+        "2",
+        "--drawn",
+        out.to_str().expect("a path"),
+        "--out",
+        study.to_str().expect("a path"),
+    ];
+    let study = ragar(folder, &words, &["ranking.training.max_epochs=1"]);
+    let rows = study["rows"].as_array().expect("rows");
+    let names: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| row["pictures"].as_str())
+        .collect();
+    assert_eq!(names, ["originals", "Keywords", "Stable Diffusion"]);
+    let replaced = study["replaced"].as_u64().expect("a number");
+    assert!((1..=3).contains(&replaced), "{replaced}");
+    for row in rows {
+        let drawn_for = row["references"]["ndcg"]["count"].as_u64();
+        assert!(
+            drawn_for >= Some(replaced),
+            "users drawn for: {drawn_for:?}"
+        );
+        assert_eq!(
+            row["test_items"]["recall_of_seeds"]
+                .as_array()
+                .map(Vec::len),
+            Some(2)
+        );
+    }
+    assert!(rows[0]["test_items"]["ndcg_gain"].is_null());
+    assert!(rows[1]["test_items"]["ndcg_gain"]["p_value"].is_number());
+    assert_ne!(
+        rows[0]["test_items"], rows[1]["test_items"],
+        "the pictures show"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::app::comparison::{
     write,
 };
 use crate::app::config::METHOD;
+use crate::app::exhibition::{Visitor, charts};
 use crate::app::report::{Fact, ReportData, RowKind};
 use crate::app::session::Session;
 use crate::baselines::Method;
@@ -99,7 +100,10 @@ pub fn run(
             Fact::new("Data", config.data.folder.display()),
         ],
         tables: results.tables(&config.evaluation.intervals),
-        charts: Vec::new(),
+        charts: match methods.contains(&MethodName::Ragar) {
+            true => charts(run),
+            false => Vec::new(),
+        },
         users: panels(&comparison, &visitors, &results, &galleries)?,
         seconds: vec![("Evaluation".into(), started.elapsed().as_secs_f64())],
         configuration: config.to_toml(METHOD)?,
@@ -135,10 +139,7 @@ impl<'a> Judging<'a> {
     }
 
     /// The targets' own pictures, where every user has one: the ceiling.
-    fn targets(
-        &self,
-        visitors: &[crate::app::exhibition::Visitor<'_>],
-    ) -> anyhow::Result<Option<MethodResult>> {
+    fn targets(&self, visitors: &[Visitor<'_>]) -> anyhow::Result<Option<MethodResult>> {
         let targets: Option<Vec<usize>> = visitors.iter().map(|v| v.history.target).collect();
         let Some(targets) = targets else {
             return Ok(None);

@@ -80,7 +80,10 @@ impl Method for Ragar<'_> {
     }
 
     fn fingerprint(&self) -> String {
-        format!("ragar {} {}", self.digest, self.studio.identity)
+        let Studio {
+            identity, sampler, ..
+        } = self.studio;
+        format!("ragar {} {identity} {sampler}", self.digest)
     }
 
     fn draw(&self, requests: &[Request<'_>], seed: u64) -> Vec<Result<RgbImage, DrawError>> {

@@ -136,6 +136,11 @@ impl Comparison {
                 found.len() - users.len()
             ));
         }
+        anyhow::ensure!(
+            !users.is_empty(),
+            "no test user is left: the ranking model in {} knows none of their references",
+            place.display()
+        );
         let lessons = match methods.contains(&MethodName::Pmg) {
             true => lessons(&config, &data),
             false => Vec::new(),
@@ -229,11 +234,8 @@ impl Comparison {
                 seed: inference.seed,
                 device: &self.devices.frozen,
             },
-            identity: format!(
-                "{} {}",
-                self.generation.fingerprint,
-                serde_json::to_string(&options)?
-            ),
+            identity: self.generation.fingerprint.clone(),
+            sampler: serde_json::to_string(&options)?,
             catalogue: &self.data.folder().catalogue,
             captions: &self.items.captions,
             visual: &self.items.visual,
@@ -367,17 +369,21 @@ impl Comparison {
         places: Places<'_>,
     ) -> anyhow::Result<Drawn> {
         let root = places.out.join("images");
-        // Keywords, summaries and captions decide a picture, too.
-        let words = json!([
-            self.config.keywords,
-            self.config.prompts,
-            self.config.preparation,
-            self.config.retrieval,
-            self.language.fingerprint,
-            self.config.features.caption,
-        ]);
-        let fingerprint = format!("{} {words}", method.fingerprint());
-        let cache = PictureCache::new(&root, method.name(), &fingerprint);
+        let cache = PictureCache::new(&root, method.name(), &method.fingerprint());
+        // Words decide a picture, too.
+        let words = |request: &Request<'_>| {
+            let sample = request.sample;
+            json!([
+                sample.keywords,
+                sample.summary,
+                sample.preference_prompt,
+                sample.global_prompt,
+                self.items.captions[sample.reference],
+                self.data.folder().catalogue[sample.reference].text,
+                request.history.history,
+            ])
+            .to_string()
+        };
         let seeds = self.seeds();
         let keep = method.kind() == MethodKind::Contender;
         let mut all: Drawn = vec![Vec::with_capacity(seeds.len()); requests.len()];
@@ -391,7 +397,7 @@ impl Comparison {
                 let mut found: Vec<Option<Result<RgbImage, String>>> = batch
                     .iter()
                     .map(|request| match keep {
-                        true => cache.get(request, seed).map(Ok),
+                        true => cache.get(request, &words(request), seed).map(Ok),
                         false => None,
                     })
                     .collect();
@@ -400,7 +406,7 @@ impl Comparison {
                 let asked: Vec<Request<'_>> = missing.iter().map(|at| batch[*at]).collect();
                 for (at, drawn) in missing.iter().zip(method.draw(&asked, seed)) {
                     if let (Ok(picture), true) = (&drawn, keep) {
-                        cache.put(&batch[*at], seed, picture)?;
+                        cache.put(&batch[*at], &words(&batch[*at]), seed, picture)?;
                     }
                     found[*at] = Some(drawn.map_err(|error| error.to_string()));
                 }

@@ -24,10 +24,11 @@ impl PictureCache {
         }
     }
 
-    /// Where a picture lies. Names are readable where ids are, and distinct always.
-    fn path(&self, request: &Request<'_>, seed: u64) -> PathBuf {
+    /// Where a picture lies. Names are readable where ids are, and distinct always; `words` is whatever else decides the
+    /// picture.
+    fn path(&self, request: &Request<'_>, words: &str, seed: u64) -> PathBuf {
         let mut hash = Sha256::new();
-        for text in [&request.sample.user, &request.sample.reference_id] {
+        for text in [&request.sample.user, &request.sample.reference_id, words] {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text.as_bytes());
         }
@@ -51,8 +52,8 @@ impl PictureCache {
     }
 
     /// The picture, where it was drawn before; a damaged file counts as absent.
-    pub fn get(&self, request: &Request<'_>, seed: u64) -> Option<RgbImage> {
-        let bytes = std::fs::read(self.path(request, seed)).ok()?;
+    pub fn get(&self, request: &Request<'_>, words: &str, seed: u64) -> Option<RgbImage> {
+        let bytes = std::fs::read(self.path(request, words, seed)).ok()?;
         let format = image::ImageFormat::Png;
         let picture = image::load_from_memory_with_format(&bytes, format).ok()?;
         Some(picture.into_rgb8())
@@ -62,8 +63,14 @@ impl PictureCache {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn put(&self, request: &Request<'_>, seed: u64, picture: &RgbImage) -> anyhow::Result<()> {
-        files::write(&self.path(request, seed), &png(picture)?)
+    pub fn put(
+        &self,
+        request: &Request<'_>,
+        words: &str,
+        seed: u64,
+        picture: &RgbImage,
+    ) -> anyhow::Result<()> {
+        files::write(&self.path(request, words, seed), &png(picture)?)
     }
 }
 

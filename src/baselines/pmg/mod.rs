@@ -254,7 +254,11 @@ impl<B: AutodiffBackend> Method for Pmg<'_, B> {
     fn fingerprint(&self) -> String {
         let drawn = (self.config.alpha, &self.config.balances);
         let drawn = serde_json::to_string(&drawn).unwrap_or_default();
-        format!("pmg {} {drawn} {}", self.digest, self.studio.identity)
+        let judge = self.networks.semantic.fingerprint;
+        let Studio {
+            identity, sampler, ..
+        } = self.studio;
+        format!("pmg {} {drawn} {judge} {identity} {sampler}", self.digest)
     }
 
     fn draw(&self, requests: &[Request<'_>], seed: u64) -> Vec<Result<RgbImage, DrawError>> {
