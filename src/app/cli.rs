@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::backend;
+use super::comparison::MethodName;
 
 pub mod loading;
 
@@ -167,15 +168,24 @@ pub enum Command {
         #[arg(long)]
         with_models: bool,
     },
-    /// Score a trained preference model on the test users
+    /// Methods against metrics on the test users
     #[command(
-        after_help = "Examples:\n  ragar eval --run runs/train\n  ragar eval --run runs/train --set evaluation.users=50 --json"
+        long_about = "Methods against metrics on the test users: RAGAR, what it is compared with, and what costs nothing.\n\n\
+            Every method draws for the same users from the same latents. PMG and Textual Inversion train on first use, in \
+            OUT/methods. Pictures are kept in OUT/images: a stopped run goes on where it stopped. Written: report.html, \
+            report.json, table.md, table.csv, table.tex, scores.json, scores.csv, paired.csv (docs/evaluation.md).",
+        after_help = "Examples:\n  ragar eval --run runs/train\n  \
+            ragar eval --run runs/train --methods sd,textual-inversion,pmg,ragar --set evaluation.users=50 --json\n  \
+            ragar eval --methods reference,keywords,sd --out runs/floors"
     )]
     Eval {
-        /// The folder of a finished `ragar train`
+        /// The folder of a finished `ragar train`; not needed without the method ragar
         #[arg(long, value_name = "DIR", default_value = "runs/train")]
         run: PathBuf,
-        /// Where to write report.html and report.json [default: RUN/eval]
+        /// Methods, in the order of the tables
+        #[arg(long, value_enum, value_name = "METHOD", value_delimiter = ',', default_values_t = MethodName::USUAL)]
+        methods: Vec<MethodName>,
+        /// Where to write [default: RUN/eval]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
@@ -375,6 +385,31 @@ pub enum StudyCommand {
         /// Gradients drawn for each
         #[arg(long, value_name = "COUNT", default_value_t = 32)]
         repeats: usize,
+    },
+    /// Does the ranking model learn more from drawn pictures than from the references' own? (paper Table 4)
+    #[command(
+        long_about = "Does the ranking model learn more from drawn pictures than from the references' own? (paper Table 4)\n\n\
+            Trains MICRO on the originals, and once per method with its pictures in the references' places. Recall@10 and \
+            NDCG@10 of everyone's test items, and of the references for the users drawn for, with intervals over users: \
+            augmentation.md and .json. Pictures are those that `ragar eval` keeps; what is missing is drawn.",
+        after_help = "Example:\n  ragar study augmentation --run runs/train --out runs/augmentation --seeds 5"
+    )]
+    Augmentation {
+        /// The folder of a finished `ragar train`; not needed without the method ragar
+        #[arg(long, value_name = "DIR", default_value = "runs/train")]
+        run: PathBuf,
+        /// Whose pictures
+        #[arg(long, value_enum, value_name = "METHOD", value_delimiter = ',', default_values_t = [MethodName::Pmg, MethodName::Ragar])]
+        methods: Vec<MethodName>,
+        /// Where `ragar eval` keeps pictures and trained methods [default: RUN/eval]
+        #[arg(long, value_name = "DIR")]
+        drawn: Option<PathBuf>,
+        /// The study's folder
+        #[arg(long, value_name = "DIR", default_value = "runs/augmentation")]
+        out: PathBuf,
+        /// Trainings per kind of picture
+        #[arg(long, value_name = "COUNT", default_value_t = 5)]
+        seeds: u64,
     },
 }
 

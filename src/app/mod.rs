@@ -7,6 +7,7 @@ pub mod assembly;
 pub mod backend;
 pub mod cli;
 pub mod commands;
+pub mod comparison;
 pub mod config;
 pub mod exhibition;
 pub mod failure;

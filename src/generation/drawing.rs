@@ -8,7 +8,7 @@ use crate::networks::scheduler::SchedulerError;
 use super::conditioning::TextEncoder;
 use super::generator::{GenerateOptions, Generator};
 pub use super::noise::Latent;
-use super::preference::{PreferenceModel, Reading};
+use super::preference::{Preference, PreferenceModel, Reading};
 use super::sample::{Sample, rows};
 
 /// A generator with its text encoder, its noise and its settings.
@@ -104,16 +104,20 @@ impl<B: Backend> Drawing<'_, B> {
         samples: &[&Sample],
         each: impl FnMut(Tensor<B, 4>),
     ) -> Result<(), SchedulerError> {
+        self.conditionings(samples, self.preference(model, samples).general, each)
+    }
+
+    /// What `model` makes of the samples.
+    pub fn preference(&self, model: &PreferenceModel<B>, samples: &[&Sample]) -> Preference<B> {
         let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
         let ids: Vec<&[u32]> = samples
             .iter()
             .map(|s| s.preference_ids.as_slice())
             .collect();
-        let reading = Reading {
+        model.forward(&Reading {
             prompts: &ids,
             global: self.text.encode(&prompts).states,
             retrieved: rows(samples, |s| &s.retrieved_preference, self.device),
-        };
-        self.conditionings(samples, model.forward(&reading).general, each)
+        })
     }
 }

@@ -1,17 +1,23 @@
 //! Metrics by hand-computed cases, and structural similarity against scikit-image.
 
 use ragar::evaluation::distance::{DistanceError, structural_similarity};
+use ragar::evaluation::frechet::{FeatureStatistics, FrechetError, frechet_distance};
 use ragar::evaluation::interval::{BootstrapOptions, bootstrap, paired_difference};
+use ragar::evaluation::paired::{compare_paired, permutation_p_value};
+use ragar::evaluation::perceptual::{perceptual_distances, picture_similarity};
 use ragar::evaluation::ranking::{mean_rank_change, rank_change};
 use ragar::evaluation::similarity::{Comparison, cosine, mean_cosine, similarities};
 use ragar::evaluation::truth::{
     GlyphCatalogue, LabelledItems, StyleClassifier, StyleClassifierOptions, Task, Truth,
     TruthError, truth_scores,
 };
+use ragar::networks::clip::{Clip, normalise};
+use ragar::networks::lpips::Net;
+use ragar::pretrained::clip as pretrained_clip;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::Golden;
+use crate::support::{Golden, TestBackend, device, golden_dir};
 
 #[test]
 fn structural_similarity_matches_scikit_image() {
@@ -331,4 +337,241 @@ fn the_classifier_does_not_see_held_out_items() {
             other.judge(embedding, truth, None)
         );
     }
+}
+
+/// Squares of one colour blown up to the side that CLIP wants, `[n, 3, s, s]` to `[n, 3, 8 s, 8 s]`.
+fn whole(squares: burn::tensor::Tensor<TestBackend, 4>) -> burn::tensor::Tensor<TestBackend, 4> {
+    let [count, channels, height, width] = squares.dims();
+    squares
+        .reshape([count, channels, height, 1, width, 1])
+        .expand([count, channels, height, 8, width, 8])
+        .reshape([count, channels, 8 * height, 8 * width])
+}
+
+fn rows(tensor: burn::tensor::Tensor<TestBackend, 2>) -> Vec<Vec<f32>> {
+    let [_, width] = tensor.dims();
+    let values: Vec<f32> = tensor.into_data().iter::<f32>().collect();
+    values.chunks(width).map(<[f32]>::to_vec).collect()
+}
+
+/// CPS, CPIS, CS and CIS of every user of the golden case, under `clip`.
+fn clip_scores(clip: &Clip<TestBackend>, golden: &Golden) -> [Vec<f64>; 4] {
+    let image = |squares| rows(normalise(clip.image_embeds(whole(squares))));
+    let text = |name| rows(normalise(clip.text_embeds(golden.int(name))));
+    let drawn = image(golden.float("input.drawn"));
+    let reference = image(golden.float("input.reference"));
+    let history: burn::tensor::Tensor<TestBackend, 5> = golden.float("input.history");
+    let [users, count, ..] = history.dims();
+    let history = image(history.flatten(0, 1));
+    let preference = text("input.preference_ids");
+    let words = text("input.reference_ids");
+    let mut found: [Vec<f64>; 4] = Default::default();
+    for user in 0..users {
+        let with = Comparison {
+            preference_text: &preference[user],
+            history_images: &history[user * count..(user + 1) * count],
+            reference_text: &words[user],
+            reference_image: &reference[user],
+        };
+        let scores = similarities(&drawn[user], &with);
+        for (column, value) in found.iter_mut().zip([
+            scores.preference_text,
+            scores.history_images,
+            scores.reference_text,
+            scores.reference_image,
+        ]) {
+            column.push(value);
+        }
+    }
+    found
+}
+
+#[test]
+fn clip_scores_match_the_reference_clip() {
+    let golden = Golden::open("metrics");
+    let folder = golden_dir("clip").join("model");
+    let (_, mut clip) = pretrained_clip::open_network::<TestBackend>(&folder, &device()).unwrap();
+    let worst = |found: &[Vec<f64>; 4]| -> f64 {
+        let names = ["cps", "cpis", "cs", "cis"];
+        let mut worst = 0f64;
+        for (name, column) in names.iter().zip(found) {
+            let expected = golden.data(&format!("output.{name}"));
+            for (expected, found) in expected.iter::<f32>().zip(column) {
+                worst = worst.max((f64::from(expected) - found).abs());
+            }
+        }
+        worst
+    };
+    let error = worst(&clip_scores(&clip, &golden));
+    assert!(error < 1e-5 + 1e-4 * 100.0, "{error}");
+    let bias = &mut clip.vision_model.encoder.layers[0].mlp.fc1;
+    bias.bias = bias.bias.take().map(|bias| bias.map(|values| values + 0.2));
+    let error = worst(&clip_scores(&clip, &golden));
+    assert!(error > 0.05, "a changed weight must show: {error}");
+}
+
+fn statistics(features: &burn::tensor::TensorData) -> FeatureStatistics {
+    let width = features.shape[1];
+    let values: Vec<f32> = features.iter::<f32>().collect();
+    let mut statistics = FeatureStatistics::new(width);
+    values.chunks(width).for_each(|row| statistics.add(row));
+    statistics
+}
+
+#[test]
+fn frechet_distances_match_scipy() {
+    let golden = Golden::open("metrics");
+    let of = |name: &str| statistics(&golden.data(&format!("input.{name}")));
+    let (first, second, few) = (of("first"), of("second"), of("few"));
+    let expected: Vec<f32> = golden.data("output.frechet").iter::<f32>().collect();
+    let pairs = [(&first, &second), (&first, &few), (&few, &second)];
+    for ((a, b), expected) in pairs.into_iter().zip(&expected) {
+        let expected = f64::from(*expected);
+        for found in [frechet_distance(a, b), frechet_distance(b, a)] {
+            let error = (found.unwrap() - expected).abs();
+            assert!(error < 1e-5 * expected, "{error} of {expected}");
+        }
+    }
+    assert!(
+        frechet_distance(&first, &first).unwrap() < 1e-9,
+        "equal sets"
+    );
+    let mut other = golden.data("input.second");
+    other.as_mut_slice::<f32>().unwrap()[4] += 0.5;
+    let moved = frechet_distance(&first, &statistics(&other)).unwrap();
+    assert!(
+        (moved - f64::from(expected[0])).abs() > 1e-4,
+        "one feature shows"
+    );
+}
+
+#[test]
+fn sets_without_a_distance_are_named() {
+    let full = |count: usize, value: f32| {
+        let mut statistics = FeatureStatistics::new(3);
+        (0..count).for_each(|at| statistics.add(&[value, at as f32, 1.0]));
+        statistics
+    };
+    let error = frechet_distance(&full(1, 0.0), &full(5, 0.0)).unwrap_err();
+    assert_eq!(
+        error,
+        FrechetError::TooFew {
+            first: 1,
+            second: 5
+        }
+    );
+    assert!(
+        frechet_distance(&FeatureStatistics::new(3), &full(5, 0.0)).is_err(),
+        "no picture"
+    );
+    let error = frechet_distance(&full(2, 0.0), &FeatureStatistics::new(2)).unwrap_err();
+    assert_eq!(
+        error,
+        FrechetError::Width {
+            first: 3,
+            second: 2
+        }
+    );
+    let broken = frechet_distance(&full(3, f32::NAN), &full(3, 0.0));
+    assert_eq!(broken, Err(FrechetError::NotFinite));
+    // Pictures that are all the same have a mean and no spread.
+    let mut same = FeatureStatistics::new(2);
+    let mut away = FeatureStatistics::new(2);
+    for _ in 0..3 {
+        same.add(&[1.0, 2.0]);
+        away.add(&[4.0, -2.0]);
+    }
+    assert!((frechet_distance(&same, &away).unwrap() - 25.0).abs() < 1e-9);
+}
+
+#[test]
+fn permutation_tests_match_scipy() {
+    let golden = Golden::open("metrics");
+    let data = golden.data("input.ours");
+    let width = data.shape[1];
+    let ours: Vec<f32> = data.iter::<f32>().collect();
+    let theirs: Vec<f32> = golden.data("input.theirs").iter::<f32>().collect();
+    let expected: Vec<f32> = golden.data("output.p_value").iter::<f32>().collect();
+    for (row, expected) in expected.iter().enumerate() {
+        let part = row * width..(row + 1) * width;
+        let differences: Vec<f64> = ours[part.clone()]
+            .iter()
+            .zip(&theirs[part])
+            .map(|(a, b)| f64::from(*a) - f64::from(*b))
+            .collect();
+        let found = permutation_p_value(&differences, 0);
+        assert!(
+            (found - f64::from(*expected)).abs() < 1e-7,
+            "{found}, {expected}"
+        );
+        // Drawn flips are near: users without a difference make the list longer and change nothing exact.
+        let mut twice = differences.clone();
+        twice.extend([0.0; 20]);
+        assert!((permutation_p_value(&twice, 0) - found).abs() < 1e-12);
+    }
+    // Under no difference p is spread evenly: small ones are rare.
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let mut small = 0;
+    for trial in 0..100 {
+        let noise: Vec<f64> = (0..24).map(|_| random.random_range(-1.0..1.0)).collect();
+        small += usize::from(permutation_p_value(&noise, trial) < 0.1);
+    }
+    assert!((2..=22).contains(&small), "{small} of 100 below 0.1");
+    assert_eq!(permutation_p_value(&[], 0), 1.0);
+    assert_eq!(permutation_p_value(&[0.0, 0.0], 0), 1.0);
+}
+
+#[test]
+fn users_without_a_value_are_left_out_of_pairs() {
+    let first = [Some(1.0), None, Some(3.0), Some(2.0)];
+    let second = [Some(0.5), Some(9.0), None, Some(2.0)];
+    let compared = compare_paired(&first, &second, &BootstrapOptions::default());
+    assert_eq!(compared.difference.count, 2);
+    assert_eq!((compared.above, compared.below), (1, 0));
+    assert!((compared.difference.mean - 0.25).abs() < 1e-12);
+    let nobody = compare_paired(&[None], &[Some(1.0)], &BootstrapOptions::default());
+    assert_eq!((nobody.difference.count, nobody.p_value), (0, 1.0));
+}
+
+#[test]
+fn pictures_of_any_size_are_compared_at_the_drawing_s() {
+    use image::{Rgb, RgbImage};
+
+    let drawn = RgbImage::from_fn(40, 40, |x, y| Rgb([(x * 6) as u8, (y * 6) as u8, 90]));
+    assert!((picture_similarity(&drawn, &drawn).unwrap() - 1.0).abs() < 1e-12);
+    let larger = image::imageops::resize(&drawn, 80, 60, image::imageops::FilterType::CatmullRom);
+    let found = picture_similarity(&drawn, &larger).unwrap();
+    assert!((0.95..1.0).contains(&found), "{found}");
+    let grey = RgbImage::from_pixel(40, 40, Rgb([128; 3]));
+    assert_eq!(
+        picture_similarity(&grey, &grey),
+        Ok(1.0),
+        "no contrast at all"
+    );
+    assert!(picture_similarity(&drawn, &grey).unwrap() < 0.9);
+    let dot = RgbImage::new(3, 3);
+    assert!(
+        picture_similarity(&dot, &drawn).is_err(),
+        "smaller than the window"
+    );
+
+    let network = Net::Vgg.init::<TestBackend>(&device());
+    let pairs = [
+        (&drawn, &drawn),
+        (&drawn, &larger),
+        (&dot, &drawn),
+        (&grey, &drawn),
+    ];
+    let found = perceptual_distances(&network, &pairs, 2, &device());
+    assert!(
+        found[0].as_ref().unwrap().abs() < 1e-6,
+        "equal pictures: {:?}",
+        found[0]
+    );
+    assert!(found[2].is_err(), "too small for the network");
+    assert!(*found[3].as_ref().unwrap() > *found[1].as_ref().unwrap());
+    let alone = perceptual_distances(&network, &pairs[3..], 8, &device());
+    let (alone, beside) = (alone[0].as_ref().unwrap(), found[3].as_ref().unwrap());
+    assert!((alone - beside).abs() < 1e-6, "a batch changes nothing");
+    assert!(perceptual_distances(&network, &[], 2, &device()).is_empty());
 }

@@ -46,7 +46,7 @@ fn parameter(name: &str, shape: &[usize]) -> TensorData {
 }
 
 /// A folder as a user has it: the trunk's weights with a classifier behind them, and the committed heads.
-fn folder(case: &str, net: Net) -> tempfile::TempDir {
+pub fn folder(case: &str, net: Net) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let shapes = hub_shapes(
         &net.init::<TestBackend>(&device()).trunk,

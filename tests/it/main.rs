@@ -1,11 +1,13 @@
 //! One test binary; a module per concern.
 
+mod baselines;
 mod blip2;
 mod captioner;
 mod check;
 mod checkpoint;
 mod cli;
 mod clip;
+mod comparison;
 mod configs;
 mod data;
 mod demo;

@@ -486,13 +486,12 @@ impl Validator<TestBackend> for Scripted {
         &self,
         _model: &PreferenceModel<TestBackend>,
         step: usize,
-    ) -> Result<std::collections::BTreeMap<String, f64>, String> {
-        let score = self
-            .0
-            .iter()
-            .find(|(at, _)| *at == step)
-            .ok_or("not asked")?;
-        Ok([("rank_change".to_string(), score.1)].into())
+    ) -> Result<Validation, String> {
+        let score = self.0.iter().find(|(at, _)| *at == step);
+        Ok(Validation {
+            scores: [("rank_change".to_string(), score.ok_or("not asked")?.1)].into(),
+            pictures: Vec::new(),
+        })
     }
 }
 

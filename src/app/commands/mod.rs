@@ -58,6 +58,13 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             samples,
             repeats,
         }) => study::gradient(session, out, *samples, *repeats),
+        Command::Study(StudyCommand::Augmentation {
+            run,
+            methods,
+            drawn,
+            out,
+            seeds,
+        }) => study::augmentation(session, run, methods, drawn.as_deref(), out, *seeds),
         Command::Train {
             out,
             accept_changes,
@@ -74,7 +81,7 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             out,
             with_models,
         } => export::run(session, run, out, *with_models),
-        Command::Eval { run, out } => evaluate::run(session, run, out.as_deref()),
+        Command::Eval { run, methods, out } => evaluate::run(session, run, methods, out.as_deref()),
         Command::Pretrain {
             network,
             out,

@@ -1,6 +1,7 @@
 //! `ragar study`: experiments about the method rather than with it.
 
 mod ablation;
+mod augmentation;
 mod gradient;
 
 use std::fmt::Write as _;
@@ -23,6 +24,7 @@ use crate::training::assumptions::{Question, Selection};
 use crate::training::recommender::{TrainingSurroundings, train};
 
 pub use ablation::ablation;
+pub use augmentation::augmentation;
 pub use gradient::gradient;
 
 /// The configuration that the study depends on.

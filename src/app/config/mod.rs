@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::baselines::BaselinesConfig;
 use crate::data::stickers::StickerOptions;
 use crate::generation::keywords::KeywordConfig;
 use crate::generation::preference::PreferenceConfig;
@@ -41,6 +42,7 @@ pub const METHOD: &[&str] = &[
     "training",
     "inference",
     "evaluation",
+    "baselines",
 ];
 
 /// A whole run.
@@ -73,6 +75,8 @@ pub struct RunConfig {
     pub inference: InferenceConfig,
     /// Scores.
     pub evaluation: EvaluationConfig,
+    /// The trained methods beside RAGAR.
+    pub baselines: BaselinesConfig,
     /// Building of the sticker data.
     pub stickers: StickerOptions,
     /// Training of the tiny family.
@@ -114,6 +118,8 @@ impl RunConfig {
         within("reflection", self.reflection.validate())?;
         within("training", self.training.validate())?;
         within("inference", self.inference.validate())?;
+        within("evaluation", self.evaluation.validate())?;
+        within("baselines", self.baselines.validate())?;
         within("stickers", self.stickers.validate())?;
         within("pretrain.clip", self.pretrain.clip.validate())?;
         within(

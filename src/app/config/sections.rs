@@ -243,6 +243,24 @@ pub struct EvaluationConfig {
     pub style: StyleClassifierOptions,
     /// Seed of the random history images, one of the floors.
     pub seed: u64,
+    /// Pictures of each user and method, from the latents of `inference.seed` and those after it; a user's score is
+    /// their mean.
+    pub seeds: u64,
+    /// Folder of a perceptual distance: a classifier and the published heads of LPIPS. Empty: none is computed.
+    pub lpips: PathBuf,
+    /// Pictures compared at once on the device.
+    pub batch_size: usize,
+}
+
+impl EvaluationConfig {
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.seeds == 0 || self.batch_size == 0 {
+            return Err("seeds and batch_size must be at least 1".into());
+        }
+        Ok(())
+    }
 }
 
 impl Default for EvaluationConfig {
@@ -253,6 +271,9 @@ impl Default for EvaluationConfig {
             intervals: BootstrapOptions::default(),
             style: StyleClassifierOptions::default(),
             seed: 0,
+            seeds: 1,
+            lpips: PathBuf::new(),
+            batch_size: 32,
         }
     }
 }

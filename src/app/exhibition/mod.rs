@@ -202,7 +202,7 @@ impl Exhibition<'_> {
 }
 
 /// Numbers for the distinct words of a list, in order of their first appearance.
-fn numbered<T: Ord>(words: impl Iterator<Item = T>) -> Vec<usize> {
+pub fn numbered<T: Ord>(words: impl Iterator<Item = T>) -> Vec<usize> {
     let mut numbers = BTreeMap::new();
     words
         .map(|word| {

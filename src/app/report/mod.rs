@@ -3,6 +3,7 @@
 //! The page is one file: pictures and curves are inside it, and it needs neither scripts nor a network.
 
 mod chart;
+mod formats;
 mod html;
 mod intervals;
 mod run;

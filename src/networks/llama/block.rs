@@ -53,6 +53,11 @@ impl<B: Backend> Attention<B> {
         }
     }
 
+    /// Key/value heads and their width.
+    pub(super) fn key_value_shape(&self) -> [usize; 2] {
+        [self.num_key_value_heads, self.head_width]
+    }
+
     fn forward(
         &self,
         states: Tensor<B, 3>,

@@ -16,6 +16,14 @@ impl<B: Backend> KeyValueCache<B> {
         }
     }
 
+    /// A cache that holds given keys and values, a pair per layer, each `[batch, key/value heads, tokens, head width]`:
+    /// a learned prefix. Keys are taken as they are, as if rotated already.
+    pub fn starting_with(layers: Vec<(Tensor<B, 4>, Tensor<B, 4>)>) -> Self {
+        Self {
+            layers: layers.into_iter().map(Some).collect(),
+        }
+    }
+
     /// Tokens held.
     pub fn length(&self) -> usize {
         match self.layers.first() {

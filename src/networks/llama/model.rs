@@ -91,6 +91,13 @@ impl<B: Backend> LlamaForCausalLm<B> {
         self.model.embed_tokens.weight.lazy_shape().dims::<2>()[1]
     }
 
+    /// Layers, key/value heads of each, and their width: what a [`KeyValueCache`] holds.
+    pub fn key_value_shape(&self) -> [usize; 3] {
+        let first = self.model.layers.first();
+        let [heads, width] = first.map_or([0, 0], |layer| layer.self_attn.key_value_shape());
+        [self.model.layers.len(), heads, width]
+    }
+
     /// An empty cache for [`Self::forward_cached`].
     pub fn new_cache(&self) -> KeyValueCache<B> {
         KeyValueCache::new(self.model.layers.len())

@@ -24,7 +24,7 @@ const EPSILON: f32 = 1e-10;
 const SMALLEST_SQUARE: f32 = 1e-30;
 
 /// Images that cannot be compared.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum LpipsError {
     /// Another number of channels, or pairs of different shapes.
     #[error(

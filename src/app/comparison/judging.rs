@@ -1,0 +1,307 @@
+//! Everything that is measured of one picture.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use burn::tensor::{Tensor, TensorData};
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::Comparison;
+use crate::app::backend::Backend;
+use crate::app::exhibition::{Visitor, numbered};
+use crate::data::image::ImageError;
+use crate::evaluation::frechet::FeatureStatistics;
+use crate::evaluation::metric::{Metric, Scores};
+use crate::evaluation::perceptual::{perceptual_distances, picture_similarity};
+use crate::evaluation::ranking::rank_change;
+use crate::evaluation::similarity::{Comparison as With, mean_cosine, similarities};
+use crate::evaluation::truth::{LabelledItems, Truth, TruthJudge};
+use crate::networks::lpips::Lpips;
+use crate::pretrained::{hub, lpips};
+use crate::reflection::discriminator::{Case, Discriminator as _};
+
+/// Cosine from which on a picture counts as an item of the catalogue: it is then not compared with itself.
+const SAME: f64 = 100.0 * (1.0 - 1e-6);
+
+/// Judges loaded and trained, and what they say of each user that no picture changes.
+pub struct Judges<'a> {
+    comparison: &'a Comparison,
+    visitors: &'a [Visitor<'a>],
+    lpips: Option<Lpips<Backend>>,
+    truth: Option<(TruthJudge, Vec<Option<Truth>>)>,
+    tastes: Vec<Vec<f32>>,
+    texts: Vec<Vec<f32>>,
+    /// Ranks of the references' own pictures.
+    ranks: Option<Vec<usize>>,
+}
+
+/// A picture with its user.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// The user's place among the visitors.
+    pub user: usize,
+    /// The picture.
+    pub picture: &'a RgbImage,
+}
+
+impl<'a> Judges<'a> {
+    /// Judges of pictures for `visitors`.
+    ///
+    /// # Errors
+    /// A network of LPIPS that cannot be loaded, labels that do not match.
+    pub fn new(comparison: &'a Comparison, visitors: &'a [Visitor<'a>]) -> anyhow::Result<Self> {
+        let named = &comparison.config.evaluation.lpips;
+        let lpips = match named.as_os_str().is_empty() {
+            true => None,
+            false => {
+                let opened = lpips::open(&hub::located(named), None, &comparison.devices.frozen);
+                let key = || format!("evaluation.lpips = \"{}\"", named.display());
+                Some(opened.with_context(key)?)
+            }
+        };
+        let semantic = comparison.eyes.semantic();
+        let encode = |texts: Vec<&str>| -> Vec<Vec<f32>> {
+            let batches = texts.chunks(comparison.config.features.batch_size.max(1));
+            batches.flat_map(|batch| semantic.encode(batch)).collect()
+        };
+        let catalogue = &comparison.data.folder().catalogue;
+        let mut judges = Self {
+            comparison,
+            visitors,
+            lpips,
+            truth: truth(comparison, visitors)?,
+            tastes: encode(visitors.iter().map(|v| v.sample.summary.as_str()).collect()),
+            texts: encode(
+                visitors
+                    .iter()
+                    .map(|v| catalogue[v.sample.reference].text.as_str())
+                    .collect(),
+            ),
+            ranks: None,
+        };
+        let places: Vec<usize> = (0..visitors.len()).collect();
+        let own: Vec<Vec<f32>> = visitors
+            .iter()
+            .map(|v| comparison.items.visual[v.sample.reference].clone())
+            .collect();
+        judges.ranks = judges.ranks_of(&places, &own);
+        Ok(judges)
+    }
+
+    /// Embeddings of pictures, at length one.
+    fn embed(&self, shown: &[Shown<'_>]) -> Vec<Vec<f32>> {
+        let visual = self.comparison.eyes.visual();
+        let batches = shown.chunks(self.comparison.config.features.batch_size.max(1));
+        batches
+            .flat_map(|batch| {
+                let pictures: Vec<&RgbImage> = batch.iter().map(|shown| shown.picture).collect();
+                visual.encode(&pictures)
+            })
+            .collect()
+    }
+
+    /// Ranks of pictures in their references' places, by their embeddings.
+    fn ranks_of(&self, users: &[usize], embeddings: &[Vec<f32>]) -> Option<Vec<usize>> {
+        let ranking = self.comparison.ranking.as_ref()?;
+        let width = embeddings.first().map(Vec::len)?;
+        let cases: Vec<Case> = users
+            .iter()
+            .map(|&user| Case {
+                user: self.visitors[user].sample.user_index,
+                reference: self.visitors[user].sample.reference,
+            })
+            .collect();
+        let data = TensorData::new(embeddings.concat(), [cases.len(), width]);
+        let features = Tensor::<Backend, 2>::from_data(data, &self.comparison.devices.frozen);
+        let judged = ranking.discriminator.judge_all(&cases, features);
+        Some(judged.into_iter().map(|judgement| judgement.rank).collect())
+    }
+
+    /// The scores of each picture, and its part in `statistics`.
+    ///
+    /// # Errors
+    /// A picture of the data that cannot be used.
+    pub fn judge(
+        &self,
+        shown: &[Shown<'_>],
+        statistics: &mut FeatureStatistics,
+    ) -> anyhow::Result<Vec<Scores>> {
+        if shown.is_empty() {
+            return Ok(Vec::new());
+        }
+        let embeddings = self.embed(shown);
+        embeddings
+            .iter()
+            .for_each(|embedding| statistics.add(embedding));
+        let users: Vec<usize> = shown.iter().map(|shown| shown.user).collect();
+        let ranks = self.ranks_of(&users, &embeddings);
+        let mut all: Vec<Scores> = shown
+            .par_iter()
+            .zip(&embeddings)
+            .map(|(shown, embedding)| self.similar(shown.user, embedding))
+            .collect();
+        if let (Some(drawn), Some(own)) = (&ranks, &self.ranks) {
+            for ((scores, user), rank) in all.iter_mut().zip(&users).zip(drawn) {
+                scores.insert(Metric::RankChange, rank_change(own[*user], *rank));
+            }
+        }
+        // Users by the dozen, so that their histories' pictures need not all stand in memory.
+        let at_once = self.comparison.config.inference.images_per_batch.max(1);
+        for (shown, scores) in shown.chunks(at_once).zip(all.chunks_mut(at_once)) {
+            self.compare(shown, scores)?;
+        }
+        Ok(all)
+    }
+
+    /// What CLIP and the truth's judge say.
+    fn similar(&self, user: usize, embedding: &[f32]) -> Scores {
+        let visitor = &self.visitors[user];
+        let visual = &self.comparison.items.visual;
+        let items = &visitor.history.history;
+        let history: Vec<Vec<f32>> = items.iter().map(|item| visual[*item].clone()).collect();
+        let found = similarities(
+            embedding,
+            &With {
+                preference_text: &self.tastes[user],
+                history_images: &history,
+                reference_text: &self.texts[user],
+                reference_image: &visual[visitor.sample.reference],
+            },
+        );
+        let mut scores = Scores::from([
+            (Metric::ReferenceText, found.reference_text),
+            (Metric::ReferenceImage, found.reference_image),
+        ]);
+        // A user without words or pictures has no preference to be close to.
+        if !visitor.sample.summary.is_empty() {
+            scores.insert(Metric::PreferenceText, found.preference_text);
+        }
+        if !history.is_empty() {
+            scores.insert(Metric::HistoryImages, found.history_images);
+        }
+        if let Some(target) = visitor.history.target {
+            let target = std::slice::from_ref(&visual[target]);
+            scores.insert(Metric::TargetImage, mean_cosine(embedding, target));
+        }
+        if let Some((judge, truths)) = &self.truth
+            && let Some(truth) = truths[user]
+        {
+            let cosine = |item: &Vec<f32>| mean_cosine(embedding, std::slice::from_ref(item));
+            let own = visual.iter().position(|item| cosine(item) > SAME);
+            let verdict = judge.judge(embedding, truth, own);
+            let share = |right: bool| f64::from(u8::from(right));
+            scores.insert(Metric::Style, share(verdict.style));
+            scores.insert(Metric::Glyph, share(verdict.glyph));
+            scores.insert(Metric::GlyphInFive, share(verdict.glyph_in_five));
+            scores.insert(Metric::Both, share(verdict.both));
+        }
+        scores
+    }
+
+    /// Pictures against pictures: structure, and perceptual distance where there is a network.
+    fn compare(&self, shown: &[Shown<'_>], scores: &mut [Scores]) -> anyhow::Result<()> {
+        let wanted: Vec<usize> = shown
+            .iter()
+            .flat_map(|shown| {
+                let history = self.visitors[shown.user].history;
+                let items = history.history.iter().chain(&history.target);
+                items.copied().chain([history.reference])
+            })
+            .collect();
+        let pictures: HashMap<usize, RgbImage> = wanted
+            .par_iter()
+            .map(|item| Ok((*item, self.comparison.data.picture(*item)?)))
+            .collect::<Result<_, ImageError>>()?;
+
+        let mut pairs: Vec<(usize, Metric, &RgbImage)> = Vec::new();
+        for (place, shown) in shown.iter().enumerate() {
+            let history = self.visitors[shown.user].history;
+            let of = |item: &usize| &pictures[item];
+            pairs.push((place, Metric::ReferenceStructure, of(&history.reference)));
+            if let Some(target) = &history.target {
+                pairs.push((place, Metric::TargetStructure, of(target)));
+            }
+            let liked = history.history.iter();
+            pairs.extend(liked.map(|item| (place, Metric::HistoryStructure, of(item))));
+        }
+        let similar: Vec<Option<f64>> = pairs
+            .par_iter()
+            .map(|(place, _, other)| picture_similarity(shown[*place].picture, other).ok())
+            .collect();
+        add_means(&pairs, &similar, scores, |metric| metric);
+
+        let Some(network) = &self.lpips else {
+            return Ok(());
+        };
+        let both: Vec<(&RgbImage, &RgbImage)> = pairs
+            .iter()
+            .map(|(place, _, other)| (shown[*place].picture, *other))
+            .collect();
+        let batch_size = self.comparison.config.evaluation.batch_size;
+        let device = &self.comparison.devices.frozen;
+        let apart: Vec<Option<f64>> = perceptual_distances(network, &both, batch_size, device)
+            .into_iter()
+            .map(Result::ok)
+            .collect();
+        add_means(&pairs, &apart, scores, |metric| match metric {
+            Metric::ReferenceStructure => Metric::ReferenceDistance,
+            Metric::TargetStructure => Metric::TargetDistance,
+            _ => Metric::HistoryDistance,
+        });
+        Ok(())
+    }
+}
+
+/// Adds 100 · the mean of each picture's values; a picture one of whose values is missing has none.
+fn add_means(
+    pairs: &[(usize, Metric, &RgbImage)],
+    values: &[Option<f64>],
+    scores: &mut [Scores],
+    named: impl Fn(Metric) -> Metric,
+) {
+    let mut sums: HashMap<(usize, Metric), (f64, usize, bool)> = HashMap::new();
+    for ((place, metric, _), value) in pairs.iter().zip(values) {
+        let (sum, count, whole) = sums.entry((*place, *metric)).or_insert((0.0, 0, true));
+        match value {
+            Some(value) => *sum += value,
+            None => *whole = false,
+        }
+        *count += 1;
+    }
+    for ((place, metric), (sum, count, whole)) in sums {
+        if whole {
+            scores[place].insert(named(metric), 100.0 * sum / count as f64);
+        }
+    }
+}
+
+/// The judge of style and glyph, and what each visitor's target shows, where the data know.
+fn truth(
+    comparison: &Comparison,
+    visitors: &[Visitor<'_>],
+) -> anyhow::Result<Option<(TruthJudge, Vec<Option<Truth>>)>> {
+    let Some(stickers) = comparison.data.stickers() else {
+        return Ok(None);
+    };
+    let all = &stickers.stickers;
+    let styles = numbered(all.iter().map(|sticker| sticker.style));
+    let glyphs = numbered(all.iter().map(|sticker| sticker.glyph.as_str()));
+    let held_out: Vec<bool> = all.iter().map(|sticker| sticker.held_out).collect();
+    let items = LabelledItems {
+        embeddings: &comparison.items.visual,
+        styles: &styles,
+        glyphs: &glyphs,
+        held_out: &held_out,
+    };
+    let judge = items.judge(&comparison.config.evaluation.style)?;
+    let shows = |target: usize| Truth {
+        style: styles[target],
+        glyph: glyphs[target],
+    };
+    let truths = visitors
+        .iter()
+        .map(|v| v.history.target.map(shows))
+        .collect();
+    Ok(Some((judge, truths)))
+}

@@ -1,0 +1,285 @@
+//! Scores of all methods on all users, and what they say side by side.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::app::report::{Metric as Column, RowKind, Score, ScoreRow, ScoreTable};
+use crate::baselines::MethodKind;
+use crate::evaluation::interval::{BootstrapOptions, bootstrap};
+use crate::evaluation::metric::{Metric, Question, Scores};
+use crate::evaluation::paired::{PairedComparison, compare_paired};
+
+/// A picture that could not be drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The user.
+    pub user: String,
+    /// The seed.
+    pub seed: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// One method, judged.
+#[derive(Debug, Clone, Serialize)]
+pub struct MethodResult {
+    /// The word on the command line.
+    pub name: String,
+    /// The name in tables.
+    pub label: String,
+    /// Does it compete?
+    pub kind: RowKind,
+    /// A row per user, each the mean over the user's pictures; empty where none could be drawn.
+    pub scores: Vec<Scores>,
+    /// Pictures judged.
+    pub num_pictures: usize,
+    /// Pictures that could not be drawn.
+    pub failures: Vec<Failure>,
+    /// 100 · the Fréchet distance from all pictures of the catalogue, in CLIP's space of unit vectors.
+    pub frechet: Option<f64>,
+}
+
+/// A difference between two methods.
+#[derive(Debug, Clone, Serialize)]
+pub struct Difference {
+    /// The method under test.
+    pub first: String,
+    /// The other one.
+    pub second: String,
+    /// What was measured.
+    pub metric: Metric,
+    /// First less second, on the users that both have a value for.
+    #[serde(flatten)]
+    pub compared: PairedComparison,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Results {
+    /// The users, in the order of every list of scores.
+    pub users: Vec<String>,
+    /// Their references' ids.
+    pub references: Vec<String>,
+    /// Seeds drawn from.
+    pub seeds: Vec<u64>,
+    /// The methods, in the order asked for; the targets' own pictures first, where they are known.
+    pub methods: Vec<MethodResult>,
+    /// The main method against each of the others.
+    pub differences: Vec<Difference>,
+}
+
+impl From<MethodKind> for RowKind {
+    fn from(kind: MethodKind) -> Self {
+        match kind {
+            MethodKind::Contender => Self::Method,
+            MethodKind::Floor => Self::Floor,
+        }
+    }
+}
+
+impl MethodResult {
+    /// One metric, a value per user.
+    pub fn column(&self, metric: Metric) -> Vec<Option<f64>> {
+        self.scores
+            .iter()
+            .map(|scores| scores.get(&metric).copied())
+            .collect()
+    }
+}
+
+impl Results {
+    /// The method that is compared with all others: RAGAR, or the last that competes.
+    pub fn main(&self) -> Option<&MethodResult> {
+        let competing = || self.methods.iter().filter(|m| m.kind == RowKind::Method);
+        competing()
+            .find(|method| method.name == "ragar")
+            .or_else(|| competing().next_back())
+    }
+
+    /// Fills `differences`: the main method less each other one, metric by metric.
+    pub fn compare(&mut self, options: &BootstrapOptions) {
+        let Some(main) = self.main().cloned() else {
+            return;
+        };
+        let others = self.methods.iter().filter(|other| other.name != main.name);
+        self.differences = others
+            .flat_map(|other| {
+                let main = &main;
+                Metric::ALL.into_iter().filter_map(move |metric| {
+                    let compared =
+                        compare_paired(&main.column(metric), &other.column(metric), options);
+                    (compared.difference.count > 0).then(|| Difference {
+                        first: main.label.clone(),
+                        second: other.label.clone(),
+                        metric,
+                        compared,
+                    })
+                })
+            })
+            .collect();
+    }
+
+    /// A table per question, one of sets of pictures, one of differences.
+    pub fn tables(&self, options: &BootstrapOptions) -> Vec<ScoreTable> {
+        let mut tables: Vec<ScoreTable> = [
+            (
+                Question::Truth,
+                "Is it the right answer?",
+                "style@1: a classifier trained on training pairs names the target's style. glyph@1 and glyph@5: the nearest real stickers show the target's glyph. CIS: 100 · cosine with the target's picture; LPIPS and SSIM to it, × 100.",
+            ),
+            (
+                Question::Ranking,
+                "What does the ranking model say?",
+                "ΔR: (rank of the reference − rank of the drawing) / rank of the reference, in the ranking model's list for the user.",
+            ),
+            (
+                Question::Personalisation,
+                "Does it suit the user?",
+                "CPS: 100 · cosine with the text of the user's preference. CPIS, LPIPS, SSIM: means over the history's pictures, × 100.",
+            ),
+            (
+                Question::Semantics,
+                "Does it still show the item?",
+                "CS and CIS: 100 · cosine with the reference's text and picture. LPIPS and SSIM: to the reference's picture, × 100. The unchanged reference has most of it.",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(question, title, note)| self.table(question, title, note, options))
+        .collect();
+        tables.push(self.sets());
+        tables.extend(self.difference_table());
+        tables
+    }
+
+    fn table(
+        &self,
+        question: Question,
+        title: &str,
+        note: &str,
+        options: &BootstrapOptions,
+    ) -> Option<ScoreTable> {
+        let mut metrics: Vec<Metric> = Metric::ALL.to_vec();
+        metrics.retain(|metric| {
+            let known = |method: &MethodResult| method.column(*metric).iter().any(Option::is_some);
+            metric.question() == question && self.methods.iter().any(known)
+        });
+        let rows = self.methods.iter().map(|method| ScoreRow {
+            name: method.label.clone(),
+            kind: method.kind,
+            scores: metrics
+                .iter()
+                .filter_map(|metric| {
+                    let values: Vec<f64> = method.column(*metric).into_iter().flatten().collect();
+                    let score = bootstrap(&values, options);
+                    (score.count > 0).then(|| (metric.key().to_string(), score.into()))
+                })
+                .collect(),
+        });
+        (!metrics.is_empty()).then(|| ScoreTable {
+            title: title.into(),
+            note: format!("{note} Means over users with bootstrap intervals."),
+            metrics: metrics.iter().map(|metric| column(*metric)).collect(),
+            rows: rows.collect(),
+        })
+    }
+
+    /// What is known of a method's pictures together.
+    fn sets(&self) -> ScoreTable {
+        let whole = |value: f64, count: usize| Score {
+            mean: value,
+            low: value,
+            high: value,
+            count,
+        };
+        let rows = self.methods.iter().map(|method| {
+            let count = method.num_pictures;
+            let mut scores = BTreeMap::from([
+                ("pictures".to_string(), whole(count as f64, count)),
+                (
+                    "failed".to_string(),
+                    whole(method.failures.len() as f64, count),
+                ),
+            ]);
+            if let Some(distance) = method.frechet {
+                scores.insert("CLIP-FID".into(), whole(distance, count));
+            }
+            ScoreRow {
+                name: method.label.clone(),
+                kind: method.kind,
+                scores,
+            }
+        });
+        let plain = |key: &str, higher: bool, digits: usize| Column {
+            digits,
+            higher_is_better: higher,
+            ..Column::higher(key)
+        };
+        ScoreTable {
+            title: "Pictures".into(),
+            note: "Pictures judged, and those that a method failed to draw, which no mean above holds. CLIP-FID: 100 · Fréchet distance from all pictures of the catalogue in CLIP's space of unit vectors; it falls with the number of pictures, so compare equal numbers only, and never with FID of Inception.".into(),
+            metrics: vec![
+                plain("pictures", true, 0),
+                plain("failed", false, 0),
+                plain("CLIP-FID", false, 2),
+            ],
+            rows: rows.collect(),
+        }
+    }
+
+    fn difference_table(&self) -> Option<ScoreTable> {
+        let main = self.main()?;
+        let shown = [
+            Metric::Both,
+            Metric::Style,
+            Metric::Glyph,
+            Metric::RankChange,
+            Metric::PreferenceText,
+            Metric::HistoryImages,
+            Metric::ReferenceText,
+            Metric::ReferenceImage,
+        ];
+        let of = |metric: Metric, other: &str| {
+            let mut all = self.differences.iter();
+            all.find(move |d| d.metric == metric && d.second == other)
+        };
+        let others = self.methods.iter().filter(|m| m.name != main.name);
+        let rows: Vec<ScoreRow> = others
+            .map(|other| ScoreRow {
+                name: format!("{} − {}", main.label, other.label),
+                kind: other.kind,
+                scores: shown
+                    .iter()
+                    .filter_map(|metric| {
+                        let found = of(*metric, &other.label)?;
+                        let score = found.compared.difference.into();
+                        Some((metric.key().to_string(), score))
+                    })
+                    .collect(),
+            })
+            .collect();
+        let known = |metric: &&Metric| self.differences.iter().any(|d| d.metric == **metric);
+        let metrics: Vec<Column> = shown.iter().filter(known).map(|m| column(*m)).collect();
+        (!metrics.is_empty() && !rows.is_empty()).then(|| ScoreTable {
+            title: format!("{} against the others, user by user", main.label),
+            note: "Mean difference on the same users with its bootstrap interval; p of the paired permutation test stands in paired.csv. Many comparisons: expect one in twenty below 0.05 by luck.".into(),
+            metrics,
+            rows,
+        })
+    }
+}
+
+fn column(metric: Metric) -> Column {
+    Column {
+        higher_is_better: metric.higher_is_better(),
+        digits: match metric {
+            Metric::RankChange
+            | Metric::Style
+            | Metric::Glyph
+            | Metric::GlyphInFive
+            | Metric::Both => 2,
+            _ => 1,
+        },
+        ..Column::higher(metric.key())
+    }
+}
