@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
 use crate::networks::scheduler::{SchedulerChoice, SchedulerConfig, SchedulerError, StepNoise};
+use crate::nn::host::over_rows;
 
 /// How an image is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -110,17 +111,29 @@ impl<B: Backend> Generator<B> {
             conditioning
         };
         let rows = if guided { 2 * batch } else { batch };
+        // Neither prompt nor times change on the way.
+        let prompt = self.unet.read_prompt(context);
+        let steps: Vec<f32> = sampler
+            .timesteps()
+            .iter()
+            .map(|step| *step as f32)
+            .collect();
+        let num_calls = steps.len();
+        let steps = TensorData::new(steps, [num_calls]);
+        let times = self.unet.read_times(Tensor::from_data(steps, &device));
         let mut latents = latents.mul_scalar(sampler.initial_scale());
-        for (index, timestep) in sampler.timesteps().to_vec().into_iter().enumerate() {
-            let steps = TensorData::new(vec![timestep as f32; rows], [rows]);
-            let steps = Tensor::<B, 1>::from_data(steps, &device);
+        for index in 0..num_calls {
             let input = sampler.scale_input(latents.clone(), index);
             let input = if guided {
                 Tensor::cat(vec![input.clone(), input], 0)
             } else {
                 input
             };
-            let output = self.unet.forward(input, steps, context.clone());
+            let output = over_rows(rows, &device, |rows| {
+                let input = input.clone().narrow(0, rows.start, rows.len());
+                let times = times.at(index, rows.len());
+                self.unet.predict(input, &times, &prompt.rows(rows))
+            });
             let output = if guided {
                 let without = output.clone().narrow(0, 0, batch);
                 let with = output.narrow(0, batch, batch);
