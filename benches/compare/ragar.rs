@@ -105,7 +105,7 @@ fn work(name: &str, folder: &Path, inputs: Inputs) -> anyhow::Result<Work> {
         "unet" => {
             let (_, unet) = diffusion::open_unet::<Backend>(&folder.join("unet"), &device)?;
             let unet = cast_parameters(unet, dtype);
-            let (latents, states) = (inputs.float("latents")?, inputs.float("states")?);
+            let (latents, states) = (inputs.float::<4>("latents")?, inputs.float::<3>("states")?);
             let [rows, ..] = latents.dims();
             let step = Tensor::<Backend, 1>::full([rows], 481.0, &device);
             Box::new(move || floats(unet.forward(latents.clone(), step.clone(), states.clone())))
@@ -121,7 +121,7 @@ fn work(name: &str, folder: &Path, inputs: Inputs) -> anyhow::Result<Work> {
             let scheduler = diffusion::open_scheduler(&folder.join("scheduler"))?;
             let (unet, vae) = (cast_parameters(unet, dtype), cast_parameters(vae, dtype));
             let generator = Generator::new(unet, vae, scheduler);
-            let (latents, states) = (inputs.float("latents")?, inputs.float("states")?);
+            let (latents, states) = (inputs.float::<4>("latents")?, inputs.float::<3>("states")?);
             let empty = inputs.float("empty")?;
             let options = GenerateOptions {
                 num_steps: 20,
@@ -147,7 +147,10 @@ fn work(name: &str, folder: &Path, inputs: Inputs) -> anyhow::Result<Work> {
             };
             Box::new(move || {
                 let written = network.generate(pixels.clone(), &prompt, &options);
-                tokens(&written.expect("a prompt with room for the picture"))
+                let written = written.expect("a prompt with room for the picture");
+                // The prompt stands before what is new.
+                let new = written.iter().map(|row| row[row.len() - 20..].to_vec());
+                tokens(&new.collect::<Vec<_>>())
             })
         }
         "prefill" => {
