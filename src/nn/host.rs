@@ -15,7 +15,12 @@ use rayon::prelude::*;
 ///
 /// Asked by name, so that everything stays generic over the backend; LibTorch has fast kernels of its own.
 pub fn is_plain<B: Backend>(device: &Device<B>) -> bool {
-    !B::ad_enabled(device) && B::name(device).contains("flex")
+    !B::ad_enabled(device) && computes::<B>(device)
+}
+
+/// Does Burn's pure-Rust backend compute here, with or without a graph?
+pub fn computes<B: Backend>(device: &Device<B>) -> bool {
+    B::name(device).contains("flex")
 }
 
 /// Should `tensor` go through the kernels of this program?

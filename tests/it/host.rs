@@ -3,10 +3,12 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
 use burn::tensor::activation::{gelu, silu};
+use burn::tensor::module::linear;
 use burn::tensor::{Tensor, TensorData};
 use ragar::nn::activation::{Activation, gated_gelu};
 use ragar::nn::convolution::convolve;
 use ragar::nn::host::over_rows;
+use ragar::nn::linear::by_rows;
 use ragar::nn::norm::{group_norm, group_norm_silu};
 
 use crate::support::{TestBackend, compare, device};
@@ -110,4 +112,21 @@ fn rows_come_back_in_order() {
             .mul_scalar(2.0)
     });
     same("rows", input.clone().mul_scalar(2.0), twice);
+}
+
+#[test]
+fn products_with_weights_as_they_lie_follow_the_backend() {
+    let (weight, bias) = (numbers([11, 6], 1), numbers([11], 2));
+    for rows in [1, 2, 5] {
+        let input = numbers([2, rows, 6], 3).narrow(0, 0, if rows == 1 { 1 } else { 2 });
+        let want = linear(
+            input.clone(),
+            weight.clone().transpose(),
+            Some(bias.clone()),
+        );
+        let got = by_rows(input.clone(), weight.clone(), Some(bias.clone()));
+        same("product", want.clone(), got);
+        let nudged = weight.clone().add_scalar(0.01);
+        differs(want, by_rows(input, nudged, Some(bias.clone())));
+    }
 }
