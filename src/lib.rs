@@ -11,7 +11,7 @@
 //! 3 features · pretrained
 //! 2 networks · recommender · data
 //! 1 nn · text · optimisation
-//! 0 [model-import]
+//! 0 [model-import] [host-kernels]
 //! ```
 //!
 //! The main path is [`reflection::step`]: one training step, equation by equation.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
 use crate::networks::scheduler::{SchedulerChoice, SchedulerConfig, SchedulerError, StepNoise};
+use crate::nn::host::over_rows;
 
 /// Latent pixels decoded at once: four images of 512².
 pub const LATENT_PIXELS_DECODED: usize = 4 * 64 * 64;
@@ -116,20 +117,31 @@ impl<B: Backend> Generator<B> {
         // The sampler's arithmetic stays in f32; the network may be stored in half precision.
         let dtype = self.unet.conv_in.weight.val().dtype();
         let context = context.cast(dtype);
+        // Neither prompt nor times change on the way.
+        let prompt = self.unet.read_prompt(context);
+        let steps: Vec<f32> = sampler
+            .timesteps()
+            .iter()
+            .map(|step| *step as f32)
+            .collect();
+        let num_calls = steps.len();
+        let steps = TensorData::new(steps, [num_calls]);
+        let times = self.unet.read_times(Tensor::from_data(steps, &device));
         let mut latents = latents.mul_scalar(sampler.initial_scale());
-        for (index, timestep) in sampler.timesteps().to_vec().into_iter().enumerate() {
-            let steps = TensorData::new(vec![timestep as f32; rows], [rows]);
-            let steps = Tensor::<B, 1>::from_data(steps, &device);
+        for index in 0..num_calls {
             let input = sampler.scale_input(latents.clone(), index);
             let input = if guided {
                 Tensor::cat(vec![input.clone(), input], 0)
             } else {
                 input
             };
-            let output = self
-                .unet
-                .forward(input.cast(dtype), steps, context.clone())
-                .cast(DType::F32);
+            let output = over_rows(rows, &device, |rows| {
+                let input = input.clone().narrow(0, rows.start, rows.len());
+                let times = times.at(index, rows.len());
+                let input = input.cast(dtype);
+                let output = self.unet.predict(input, &times, &prompt.rows(rows));
+                output.cast(DType::F32)
+            });
             let output = if guided {
                 let without = output.clone().narrow(0, 0, batch);
                 let with = output.narrow(0, batch, batch);

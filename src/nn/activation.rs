@@ -8,6 +8,8 @@ use burn::tensor::{
 use serde::de::{IntoDeserializer, value::StrDeserializer};
 use serde::{Deserialize, Serialize};
 
+use super::host;
+
 /// An element-wise activation, as a hub `config.json` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,13 +42,53 @@ impl Activation {
     /// Applies the activation, whatever the shape.
     pub fn forward<B: Backend, const D: usize>(self, x: Tensor<B, D>) -> Tensor<B, D> {
         match self {
-            Self::Gelu => gelu(x),
+            Self::Gelu => match host::takes(&x) {
+                true => in_place(x, host_kernels::gelu),
+                false => gelu(x),
+            },
             Self::GeluNew => gelu_approximate(x),
-            Self::QuickGelu => x.clone() * sigmoid(x.mul_scalar(1.702)),
+            Self::QuickGelu => swish(x, 1.702),
             Self::Relu => relu(x),
-            Self::Silu => silu(x),
+            Self::Silu => swish(x, 1.0),
             Self::Sigmoid => sigmoid(x),
             Self::Tanh => tanh(x),
         }
     }
+}
+
+/// `x · sigmoid(steepness · x)`, whatever the shape.
+fn swish<B: Backend, const D: usize>(x: Tensor<B, D>, steepness: f32) -> Tensor<B, D> {
+    if host::takes(&x) {
+        in_place(x, |values| host_kernels::silu(values, steepness))
+    } else if steepness == 1.0 {
+        silu(x)
+    } else {
+        x.clone() * sigmoid(x.mul_scalar(steepness))
+    }
+}
+
+fn in_place<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    change: impl FnOnce(&mut [f32]),
+) -> Tensor<B, D> {
+    let (device, shape) = (x.device(), x.dims());
+    let mut values = host::numbers(x);
+    change(&mut values);
+    host::tensor(values, shape, &device)
+}
+
+/// `value · gelu(gate)`, the values in the first half of each token and the gates in the second.
+///
+/// # Shapes
+/// `[batch, tokens, 2 · width]` → `[batch, tokens, width]`.
+pub fn gated_gelu<B: Backend>(projected: Tensor<B, 3>) -> Tensor<B, 3> {
+    if host::takes(&projected) {
+        let device = projected.device();
+        let [batch, tokens, width] = projected.dims();
+        let gated = host_kernels::gated_gelu(&host::numbers(projected), width / 2);
+        return host::tensor(gated, [batch, tokens, width / 2], &device);
+    }
+    let mut halves = projected.chunk(2, 2);
+    let gate = halves.remove(1);
+    halves.remove(0) * gelu(gate)
 }

@@ -7,9 +7,11 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Tensor, TensorData, backend::Backend, module::linear};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+
+use super::linear::by_rows;
 
 /// Which projections get an adapter, and of which size. The paper says LoRA on the language model
 /// and no more; the numbers are ours.
@@ -174,11 +176,8 @@ impl<B: Backend> LoraLinear<B> {
     /// # Shapes
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
-        let base = linear(
-            input.clone(),
-            self.weight.val().transpose(),
-            self.bias.as_ref().map(|bias| bias.val()),
-        );
+        let bias = self.bias.as_ref().map(|bias| bias.val());
+        let base = by_rows(input.clone(), self.weight.val(), bias);
         match &self.lora {
             Some(lora) => {
                 let dtype = base.dtype();

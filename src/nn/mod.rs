@@ -2,8 +2,11 @@
 
 pub mod activation;
 pub mod attention;
+pub mod convolution;
+pub mod host;
 pub mod linear;
 pub mod lora;
+pub mod norm;
 pub mod precision;
 pub mod rotary;
 pub mod timestep;

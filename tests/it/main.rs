@@ -16,6 +16,7 @@ mod evaluation;
 mod features;
 mod fetching;
 mod generation;
+mod host;
 mod hub;
 mod layers;
 mod llama;

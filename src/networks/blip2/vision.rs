@@ -8,6 +8,8 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::attention::{attend, split_heads};
 use super::config::Blip2VisionConfig;
 use crate::nn::activation::Activation;
+use crate::nn::host::over_rows;
+use crate::nn::linear::over_tokens;
 use crate::nn::precision::widened_layer_norm;
 
 /// Image patches to hidden states.
@@ -116,11 +118,14 @@ impl<B: Backend> Blip2VisionModel<B> {
     /// Hidden states after the final norm: pixels `[batch, 3, height, width]`, normalised as the checkpoint's
     /// preprocessor says → `[batch, 1 + patches, width]`.
     pub fn forward(&self, pixel_values: Tensor<B, 4>) -> Tensor<B, 3> {
-        let mut states = self.embeddings.forward(pixel_values);
-        for layer in &self.encoder.layers {
-            states = layer.forward(states);
-        }
-        widened_layer_norm(&self.post_layernorm, states)
+        let ([rows, ..], device) = (pixel_values.dims(), pixel_values.device());
+        over_rows(rows, &device, |rows| {
+            let pixels = pixel_values.clone().narrow(0, rows.start, rows.len());
+            let states = self.embeddings.forward(pixels);
+            let layers = self.encoder.layers.iter();
+            let states = layers.fold(states, |states, layer| layer.forward(states));
+            widened_layer_norm(&self.post_layernorm, states)
+        })
     }
 }
 
@@ -152,7 +157,7 @@ impl<B: Backend> Blip2EncoderLayer<B> {
 
 impl<B: Backend> Blip2Attention<B> {
     fn forward(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
-        let mixed = self.qkv.forward(states).chunk(3, 2);
+        let mixed = over_tokens(&self.qkv, states).chunk(3, 2);
         let mut heads = mixed
             .into_iter()
             .map(|part| split_heads(part, self.num_heads));
@@ -160,13 +165,13 @@ impl<B: Backend> Blip2Attention<B> {
             (Some(query), Some(key), Some(value)) => (query, key, value),
             _ => unreachable!("three times the width splits into three"),
         };
-        self.projection.forward(attend(query, key, value, None))
+        over_tokens(&self.projection, attend(query, key, value, None))
     }
 }
 
 impl<B: Backend> Blip2Mlp<B> {
     fn forward(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.fc2
-            .forward(self.activation.forward(self.fc1.forward(states)))
+        let inner = self.activation.forward(over_tokens(&self.fc1, states));
+        over_tokens(&self.fc2, inner)
     }
 }

@@ -6,6 +6,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Tensor, backend::Backend};
 
 use crate::nn::activation::Activation;
+use crate::nn::host::over_rows;
+use crate::nn::linear::over_tokens;
 use crate::nn::precision::widened_layer_norm;
 
 /// The layers.
@@ -105,8 +107,16 @@ impl<B: Backend> ClipEncoder<B> {
         states: Tensor<B, 3>,
         hidden: Option<Tensor<B, 4, Bool>>,
     ) -> Tensor<B, 3> {
-        self.layers.iter().fold(states, |states, layer| {
-            layer.forward(states, hidden.clone())
+        let ([rows, ..], device) = (states.dims(), states.device());
+        over_rows(rows, &device, |rows| {
+            let states = states.clone().narrow(0, rows.start, rows.len());
+            let hidden = hidden.clone().map(|hidden| match hidden.dims() {
+                [1, ..] => hidden,
+                _ => hidden.narrow(0, rows.start, rows.len()),
+            });
+            self.layers.iter().fold(states, |states, layer| {
+                layer.forward(states, hidden.clone())
+            })
         })
     }
 
@@ -159,9 +169,9 @@ impl<B: Backend> ClipAttention<B> {
                 .reshape([batch, tokens, self.num_heads, head_width])
                 .swap_dims(1, 2)
         };
-        let query = heads(self.q_proj.forward(states.clone()));
-        let key = heads(self.k_proj.forward(states.clone()));
-        let value = heads(self.v_proj.forward(states));
+        let query = heads(over_tokens(&self.q_proj, states.clone()));
+        let key = heads(over_tokens(&self.k_proj, states.clone()));
+        let value = heads(over_tokens(&self.v_proj, states));
         let query = query.mul_scalar((head_width as f64).powf(-0.5));
         let mut scores = query.matmul(key.swap_dims(2, 3));
         if let Some(hidden) = hidden {
@@ -171,15 +181,14 @@ impl<B: Backend> ClipAttention<B> {
                 .mask_fill(hidden.expand(scores.dims()), -1e30);
         }
         let joined = softmax(scores, 3).matmul(value).swap_dims(1, 2);
-        self.out_proj
-            .forward(joined.reshape([batch, tokens, width]))
+        over_tokens(&self.out_proj, joined.reshape([batch, tokens, width]))
     }
 }
 
 impl<B: Backend> ClipMlp<B> {
     /// `[batch, tokens, width]` to the same.
     pub fn forward(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.fc2
-            .forward(self.activation.forward(self.fc1.forward(states)))
+        let inner = self.activation.forward(over_tokens(&self.fc1, states));
+        over_tokens(&self.fc2, inner)
     }
 }

@@ -6,14 +6,15 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{
     Dropout, DropoutConfig, GroupNorm, LayerNorm, LayerNormConfig, Linear, LinearConfig,
 };
-use burn::tensor::activation::gelu;
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::conditions::Conditions;
 use super::resnet::{convolution, group_norm};
+use crate::nn::activation::gated_gelu;
 use crate::nn::attention::{merge_heads, scaled_dot_product, split_heads};
 use crate::nn::linear::over_tokens;
+use crate::nn::norm;
 use crate::nn::precision::widened_layer_norm;
-use crate::nn::precision::widened_norm;
 
 /// The dropout that the hub's lists count as an element; it never drops here.
 fn no_dropout() -> Dropout {
@@ -43,14 +44,27 @@ impl<B: Backend> CrossAttention<B> {
         }
     }
 
-    /// `[batch, queries, width]`, `[batch, keys, context width]` → `[batch, queries, width]`.
-    pub fn forward(&self, hidden: Tensor<B, 3>, context: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// What queries will look at: keys and values of `context`, `[batch, keys, context width]`.
+    pub fn read(&self, context: Tensor<B, 3>) -> KeyValue<B> {
+        KeyValue {
+            key: split_heads(over_tokens(&self.to_k, context.clone()), self.num_heads),
+            value: split_heads(over_tokens(&self.to_v, context), self.num_heads),
+        }
+    }
+
+    /// `[batch, queries, width]` → the same shape.
+    pub fn attend(&self, hidden: Tensor<B, 3>, to: KeyValue<B>) -> Tensor<B, 3> {
         let query = split_heads(over_tokens(&self.to_q, hidden), self.num_heads);
-        let key = split_heads(over_tokens(&self.to_k, context.clone()), self.num_heads);
-        let value = split_heads(over_tokens(&self.to_v, context), self.num_heads);
-        let attended = scaled_dot_product(query, key, value, None);
+        let attended = scaled_dot_product(query, to.key, to.value, None);
         over_tokens(&self.to_out.0, merge_heads(attended))
     }
+}
+
+/// Keys and values of one attention, `[batch, heads, keys, head width]`.
+#[derive(Debug, Clone)]
+pub struct KeyValue<B: Backend> {
+    pub key: Tensor<B, 4>,
+    pub value: Tensor<B, 4>,
 }
 
 /// `x · gelu(gate)`, both from one linear layer.
@@ -62,9 +76,7 @@ pub struct Geglu<B: Backend> {
 impl<B: Backend> Geglu<B> {
     /// `[batch, tokens, in]` → `[batch, tokens, out]`.
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        let mut halves = over_tokens(&self.proj, hidden).chunk(2, 2);
-        let gate = halves.remove(1);
-        halves.remove(0) * gelu(gate)
+        gated_gelu(over_tokens(&self.proj, hidden))
     }
 }
 
@@ -118,12 +130,13 @@ impl<B: Backend> BasicTransformerBlock<B> {
         }
     }
 
-    fn forward(&self, hidden: Tensor<B, 3>, context: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn forward(&self, hidden: Tensor<B, 3>, prompt: KeyValue<B>) -> Tensor<B, 3> {
         let normed = widened_layer_norm(&self.norm1, hidden.clone());
-        let hidden = self.attn1.forward(normed.clone(), normed) + hidden;
+        let own = self.attn1.read(normed.clone());
+        let hidden = self.attn1.attend(normed, own) + hidden;
         let hidden = self
             .attn2
-            .forward(widened_layer_norm(&self.norm2, hidden.clone()), context)
+            .attend(widened_layer_norm(&self.norm2, hidden.clone()), prompt)
             + hidden;
         self.ff
             .forward(widened_layer_norm(&self.norm3, hidden.clone()))
@@ -180,17 +193,34 @@ impl<B: Backend> Transformer2DModel<B> {
         }
     }
 
-    /// `[batch, width, height, width]` and `[batch, tokens, context width]` → the first shape.
-    pub fn forward(&self, input: Tensor<B, 4>, context: Tensor<B, 3>) -> Tensor<B, 4> {
+    /// Appends what the blocks read of a prompt, `[batch, tokens, context width]`.
+    pub(super) fn read(&self, states: &Tensor<B, 3>, prompt: &mut Vec<KeyValue<B>>) {
+        let blocks = self.transformer_blocks.iter();
+        prompt.extend(blocks.map(|block| block.attn2.read(states.clone())));
+    }
+
+    /// Keeps the shape `[batch, channels, height, width]`.
+    pub(super) fn forward(
+        &self,
+        input: Tensor<B, 4>,
+        conditions: &mut Conditions<'_, B>,
+    ) -> Tensor<B, 4> {
         let [batch, channels, height, width] = input.dims();
-        let normed = widened_norm(&self.norm, input.clone());
-        let tokens = |map: Tensor<B, 4>| map.flatten::<3>(2, 3).swap_dims(1, 2);
+        let normed = norm::group_norm(&self.norm, input.clone());
+        // Laid out anew, once: every addition to a transposed view would walk it number by number.
+        let tokens = |map: Tensor<B, 4>| {
+            let [_, channels, ..] = map.dims();
+            map.flatten::<3>(2, 3)
+                .swap_dims(1, 2)
+                .reshape([batch * height * width, channels])
+                .reshape([batch, height * width, channels])
+        };
         let mut hidden = match &self.proj_in {
             Projection::Convolution(convolution) => tokens(convolution.forward(normed)),
             Projection::Linear(linear) => over_tokens(linear, tokens(normed)),
         };
         for block in &self.transformer_blocks {
-            hidden = block.forward(hidden, context.clone());
+            hidden = block.forward(hidden, conditions.next_prompt());
         }
         let map = |tokens: Tensor<B, 3>| {
             tokens

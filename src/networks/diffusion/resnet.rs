@@ -3,12 +3,12 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::silu;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::nn::precision::widened_norm;
+use crate::nn::convolution::convolve;
+use crate::nn::norm::group_norm_silu;
 
 /// A convolution that keeps height and width.
 pub(crate) fn convolution<B: Backend>(
@@ -74,23 +74,28 @@ impl<B: Backend> ResnetBlock2D<B> {
         }
     }
 
-    /// `[batch, in, height, width]` → `[batch, out, height, width]`; `time` is the SiLU of the time embedding,
-    /// `[batch, time width]` (the same for every block, so it is computed once).
-    pub fn forward(&self, input: Tensor<B, 4>, time: Option<Tensor<B, 2>>) -> Tensor<B, 4> {
-        let mut hidden = self
-            .conv1
-            .forward(silu(widened_norm(&self.norm1, input.clone())));
-        if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
-            let shift = projection.forward(time);
+    /// What this block is told of time steps: `time`, the SiLU of their embeddings `[steps, time width]`, as shifts of its
+    /// channels `[steps, out]`.
+    pub(super) fn shift(&self, time: &Tensor<B, 2>) -> Option<Tensor<B, 2>> {
+        let projection = self.time_emb_proj.as_ref()?;
+        Some(projection.forward(time.clone()))
+    }
+
+    /// `[batch, in, height, width]` → `[batch, out, height, width]`; `shift`, `[batch, out]`, is added between the two
+    /// convolutions.
+    pub fn forward(&self, input: Tensor<B, 4>, shift: Option<Tensor<B, 2>>) -> Tensor<B, 4> {
+        let mut hidden = convolve(&self.conv1, group_norm_silu(&self.norm1, input.clone()));
+        if let Some(shift) = shift {
             let [batch, channels] = shift.dims();
             hidden = hidden + shift.reshape([batch, channels, 1, 1]);
         }
-        let hidden = self.conv2.forward(silu(widened_norm(&self.norm2, hidden)));
+        let hidden = convolve(&self.conv2, group_norm_silu(&self.norm2, hidden));
         let shortcut = match &self.conv_shortcut {
             Some(convolution) => convolution.forward(input),
             None => input,
         };
-        shortcut + hidden
+        // The sum is written where the block's own result is, which nothing else holds.
+        hidden + shortcut
     }
 }
 
@@ -153,6 +158,6 @@ impl<B: Backend> Upsample2D<B> {
         let [_, _, height, width] = input.dims();
         let size = size.unwrap_or([2 * height, 2 * width]);
         let options = InterpolateOptions::new(InterpolateMode::Nearest);
-        self.conv.forward(interpolate(input, size, options))
+        convolve(&self.conv, interpolate(input, size, options))
     }
 }

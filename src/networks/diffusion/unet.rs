@@ -7,10 +7,13 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::activation::silu;
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::attention::KeyValue;
+use super::conditions::{Conditions, PromptStates, TimeStates};
 use super::config::{DiffusionConfigError, UNetConfig};
 use super::resnet::{convolution, group_norm};
-use super::unet_blocks::{DownBlock, MidBlock, UpBlock};
-use crate::nn::precision::widened_norm;
+use super::unet_blocks::{DownBlock, Level, MidBlock, UpBlock};
+use crate::nn::convolution::convolve;
+use crate::nn::norm::group_norm_silu;
 use crate::nn::timestep::{TimestepEmbedding, sinusoidal};
 
 /// Predicts noise (or velocity) in latents, given a time step and conditioning states.
@@ -73,25 +76,61 @@ impl<B: Backend> UNet2DConditionModel<B> {
         timestep: Tensor<B, 1>,
         encoder_hidden_states: Tensor<B, 3>,
     ) -> Tensor<B, 4> {
+        let prompt = self.read_prompt(encoder_hidden_states);
+        self.predict(sample, &self.read_times(timestep), &prompt)
+    }
+
+    /// What the network reads of a prompt, `[batch, tokens, cross-attention width]`: the same at every step.
+    pub fn read_prompt(&self, encoder_hidden_states: Tensor<B, 3>) -> PromptStates<B> {
+        let mut blocks: Vec<KeyValue<B>> = Vec::new();
+        for level in self.levels() {
+            level.read(&encoder_hidden_states, &mut blocks);
+        }
+        PromptStates { blocks }
+    }
+
+    /// What the network is told of time steps, `[steps]` (0 to 999, may be fractional): the same for every image.
+    pub fn read_times(&self, timesteps: Tensor<B, 1>) -> TimeStates<B> {
         let weight = self.conv_in.weight.val();
         let [first, ..] = weight.dims();
-        let features = sinusoidal(timestep, first, self.flip_sin_to_cos, self.freq_shift);
+        let features = sinusoidal(timesteps, first, self.flip_sin_to_cos, self.freq_shift);
         // The steps come in f32: bf16 cannot tell 998 from 999.
         let features = features.cast(weight.dtype());
         let time = silu(self.time_embedding.forward(features));
+        let mut shifts = Vec::new();
+        for level in self.levels() {
+            level.tell(&time, &mut shifts);
+        }
+        TimeStates { shifts }
+    }
 
-        let mut hidden = self.conv_in.forward(sample);
+    /// As [`forward`](Self::forward), of states computed before: `times` of a step per row, `prompt` of a row each.
+    pub fn predict(
+        &self,
+        sample: Tensor<B, 4>,
+        times: &TimeStates<B>,
+        prompt: &PromptStates<B>,
+    ) -> Tensor<B, 4> {
+        let conditions = &mut Conditions::new(prompt, times);
+        let mut hidden = convolve(&self.conv_in, sample);
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
-            hidden = block.forward(hidden, &time, &encoder_hidden_states, &mut skips);
+            hidden = block.forward(hidden, conditions, &mut skips);
         }
         if let Some(block) = &self.mid_block {
-            hidden = block.forward(hidden, &time, &encoder_hidden_states);
+            hidden = block.forward(hidden, conditions);
         }
         for block in &self.up_blocks {
-            hidden = block.forward(hidden, &time, &encoder_hidden_states, &mut skips);
+            hidden = block.forward(hidden, conditions, &mut skips);
         }
-        self.conv_out
-            .forward(silu(widened_norm(&self.conv_norm_out, hidden)))
+        convolve(&self.conv_out, group_norm_silu(&self.conv_norm_out, hidden))
+    }
+
+    /// In the order of the forward pass.
+    fn levels(&self) -> impl Iterator<Item = &dyn Level<B>> {
+        let down = self.down_blocks.iter().map(|block| block as &dyn Level<B>);
+        let mid = self.mid_block.iter().map(|block| block as &dyn Level<B>);
+        let up = self.up_blocks.iter().map(|block| block as &dyn Level<B>);
+        down.chain(mid).chain(up)
     }
 }

@@ -5,7 +5,8 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::attention::{Transformer2DModel, TransformerOptions};
+use super::attention::{KeyValue, Transformer2DModel, TransformerOptions};
+use super::conditions::Conditions;
 use super::config::UNetConfig;
 use super::resnet::{Downsample2D, NormOptions, ResnetBlock2D, Upsample2D};
 
@@ -30,6 +31,55 @@ fn transformer<B: Backend>(
     };
     Transformer2DModel::new(config.block_out_channels[level], options, device)
 }
+
+/// A residual block at the pass's time.
+fn timed<B: Backend>(
+    resnet: &ResnetBlock2D<B>,
+    hidden: Tensor<B, 4>,
+    conditions: &mut Conditions<'_, B>,
+) -> Tensor<B, 4> {
+    let told = resnet.time_emb_proj.is_some();
+    resnet.forward(hidden, told.then(|| conditions.next_shift()))
+}
+
+/// Residual and transformer blocks of a level, for what they need to know before the first step.
+pub(super) trait Level<B: Backend> {
+    fn resnets(&self) -> &[ResnetBlock2D<B>];
+    fn attentions(&self) -> &[Transformer2DModel<B>];
+
+    /// Appends the level's part of a prompt's states.
+    fn read(&self, states: &Tensor<B, 3>, prompt: &mut Vec<KeyValue<B>>) {
+        for attention in self.attentions() {
+            attention.read(states, prompt);
+        }
+    }
+
+    /// Appends the level's part of the time steps' states.
+    fn tell(&self, time: &Tensor<B, 2>, shifts: &mut Vec<Tensor<B, 2>>) {
+        shifts.extend(
+            self.resnets()
+                .iter()
+                .filter_map(|resnet| resnet.shift(time)),
+        );
+    }
+}
+
+macro_rules! level {
+    ($name:ident) => {
+        impl<B: Backend> Level<B> for $name<B> {
+            fn resnets(&self) -> &[ResnetBlock2D<B>] {
+                &self.resnets
+            }
+
+            fn attentions(&self) -> &[Transformer2DModel<B>] {
+                &self.attentions
+            }
+        }
+    };
+}
+level!(DownBlock);
+level!(MidBlock);
+level!(UpBlock);
 
 /// One level on the way down.
 #[derive(Module, Debug)]
@@ -65,17 +115,16 @@ impl<B: Backend> DownBlock<B> {
     }
 
     /// The level's output; every intermediate state is pushed on `skips` for the way up.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         mut hidden: Tensor<B, 4>,
-        time: &Tensor<B, 2>,
-        context: &Tensor<B, 3>,
+        conditions: &mut Conditions<'_, B>,
         skips: &mut Vec<Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
-            hidden = resnet.forward(hidden, Some(time.clone()));
+            hidden = timed(resnet, hidden, conditions);
             if let Some(attention) = self.attentions.get(layer) {
-                hidden = attention.forward(hidden, context.clone());
+                hidden = attention.forward(hidden, conditions);
             }
             skips.push(hidden.clone());
         }
@@ -113,16 +162,15 @@ impl<B: Backend> MidBlock<B> {
     }
 
     /// Keeps the shape.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         hidden: Tensor<B, 4>,
-        time: &Tensor<B, 2>,
-        context: &Tensor<B, 3>,
+        conditions: &mut Conditions<'_, B>,
     ) -> Tensor<B, 4> {
-        let mut hidden = self.resnets[0].forward(hidden, Some(time.clone()));
+        let mut hidden = timed(&self.resnets[0], hidden, conditions);
         for (attention, resnet) in self.attentions.iter().zip(&self.resnets[1..]) {
-            hidden = attention.forward(hidden, context.clone());
-            hidden = resnet.forward(hidden, Some(time.clone()));
+            hidden = attention.forward(hidden, conditions);
+            hidden = timed(resnet, hidden, conditions);
         }
         hidden
     }
@@ -175,20 +223,19 @@ impl<B: Backend> UpBlock<B> {
 
     /// The level's output; takes its skips from the end of `skips` and enlarges to the size of the next one, which
     /// is exactly double unless the way down met an odd size.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         mut hidden: Tensor<B, 4>,
-        time: &Tensor<B, 2>,
-        context: &Tensor<B, 3>,
+        conditions: &mut Conditions<'_, B>,
         skips: &mut Vec<Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
             let skip = skips
                 .pop()
                 .expect("the way down left a state per residual block");
-            hidden = resnet.forward(Tensor::cat(vec![hidden, skip], 1), Some(time.clone()));
+            hidden = timed(resnet, Tensor::cat(vec![hidden, skip], 1), conditions);
             if let Some(attention) = self.attentions.get(layer) {
-                hidden = attention.forward(hidden, context.clone());
+                hidden = attention.forward(hidden, conditions);
             }
         }
         let size = skips.last().map(|skip| {

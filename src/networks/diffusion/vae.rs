@@ -3,7 +3,6 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Dropout, DropoutConfig, GroupNorm, Linear, LinearConfig};
-use burn::tensor::activation::silu;
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::config::DiffusionConfigError;
@@ -12,7 +11,9 @@ use super::resnet::{
 };
 use super::vae_config::VaeConfig;
 use crate::nn::attention::scaled_dot_product;
-use crate::nn::precision::widened_norm;
+use crate::nn::convolution::convolve;
+use crate::nn::host::over_rows;
+use crate::nn::norm::{group_norm as normalised, group_norm_silu};
 
 /// The autoencoder's norms all add this to the variance.
 const EPSILON: f64 = 1e-6;
@@ -41,7 +42,7 @@ impl<B: Backend> SpatialAttention<B> {
 
     fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let shape = input.dims();
-        let tokens = widened_norm(&self.group_norm, input.clone())
+        let tokens = normalised(&self.group_norm, input.clone())
             .flatten::<3>(2, 3)
             .swap_dims(1, 2);
         let one_head = |tokens: Tensor<B, 3>| tokens.unsqueeze_dim::<4>(1);
@@ -130,7 +131,7 @@ impl<B: Backend> Encoder<B> {
     }
 
     fn forward(&self, image: Tensor<B, 4>) -> Tensor<B, 4> {
-        let mut hidden = self.conv_in.forward(image);
+        let mut hidden = convolve(&self.conv_in, image);
         for block in &self.down_blocks {
             for resnet in &block.resnets {
                 hidden = resnet.forward(hidden, None);
@@ -140,8 +141,7 @@ impl<B: Backend> Encoder<B> {
             }
         }
         let hidden = self.mid_block.forward(hidden);
-        self.conv_out
-            .forward(silu(widened_norm(&self.conv_norm_out, hidden)))
+        convolve(&self.conv_out, group_norm_silu(&self.conv_norm_out, hidden))
     }
 }
 
@@ -192,7 +192,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn forward(&self, latent: Tensor<B, 4>) -> Tensor<B, 4> {
-        let mut hidden = self.mid_block.forward(self.conv_in.forward(latent));
+        let mut hidden = self.mid_block.forward(convolve(&self.conv_in, latent));
         for block in &self.up_blocks {
             for resnet in &block.resnets {
                 hidden = resnet.forward(hidden, None);
@@ -201,8 +201,7 @@ impl<B: Backend> Decoder<B> {
                 hidden = upsampler.forward(hidden, None);
             }
         }
-        self.conv_out
-            .forward(silu(widened_norm(&self.conv_norm_out, hidden)))
+        convolve(&self.conv_out, group_norm_silu(&self.conv_norm_out, hidden))
     }
 }
 
@@ -286,7 +285,11 @@ impl<B: Backend> AutoencoderKl<B> {
             Some(convolution) => convolution.forward(latent),
             None => latent,
         };
-        self.decoder.forward(latent)
+        let ([rows, ..], device) = (latent.dims(), latent.device());
+        over_rows(rows, &device, |rows| {
+            let latent = latent.clone().narrow(0, rows.start, rows.len());
+            self.decoder.forward(latent)
+        })
     }
 
     /// Unscaled latents as the denoising network wants them, near unit variance.

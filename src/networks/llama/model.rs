@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::block::{Context, DecoderLayer, norm};
 use super::cache::KeyValueCache;
 use super::config::{LlamaConfig, LlamaConfigError};
+use crate::nn::linear::by_rows;
 use crate::nn::rotary::Rotary;
 
 /// Added to a forbidden attention score. Finite, so that a row of padding alone stays finite.
@@ -146,11 +147,7 @@ impl<B: Backend> LlamaForCausalLm<B> {
     pub fn logits(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => burn::tensor::module::linear(
-                hidden,
-                self.model.embed_tokens.weight.val().transpose(),
-                None,
-            ),
+            None => by_rows(hidden, self.model.embed_tokens.weight.val(), None),
         }
     }
 

@@ -1,0 +1,132 @@
+//! What this program computes itself on the processor follows what the backend computes, and feels a small change.
+
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
+use burn::tensor::activation::{gelu, silu};
+use burn::tensor::module::linear;
+use burn::tensor::{Tensor, TensorData};
+use ragar::nn::activation::{Activation, gated_gelu};
+use ragar::nn::convolution::convolve;
+use ragar::nn::host::over_rows;
+use ragar::nn::linear::by_rows;
+use ragar::nn::norm::{group_norm, group_norm_silu};
+
+use crate::support::{TestBackend, compare, device};
+
+fn numbers<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<TestBackend, D> {
+    let count = shape.iter().product::<usize>();
+    let values: Vec<f32> = (0..count)
+        .map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 250.0 - 2.0)
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), &device())
+}
+
+fn same<const D: usize>(name: &str, want: Tensor<TestBackend, D>, got: Tensor<TestBackend, D>) {
+    compare(name, &want.into_data(), &got.into_data(), 1e-5, 1e-5);
+}
+
+fn differs<const D: usize>(want: Tensor<TestBackend, D>, got: Tensor<TestBackend, D>) {
+    let worst = (want - got).abs().max().into_data().iter::<f32>().next();
+    assert!(worst.is_some_and(|worst| worst > 1e-3), "{worst:?}");
+}
+
+fn layer(inputs: usize, outputs: usize, stride: usize) -> Conv2d<TestBackend> {
+    let mut layer = Conv2dConfig::new([inputs, outputs], [3, 3])
+        .with_stride([stride, stride])
+        .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+        .init(&device());
+    layer.weight = layer
+        .weight
+        .map(|_| numbers([outputs, inputs, 3, 3], 1).mul_scalar(0.1));
+    layer.bias = layer.bias.map(|bias| bias.map(|_| numbers([outputs], 2)));
+    layer
+}
+
+#[test]
+fn convolutions_follow_the_backend() {
+    for ([batch, inputs, outputs, height, width], stride) in [
+        ([3, 5, 11, 9, 14], 1),
+        ([1, 33, 8, 30, 64], 1),
+        ([9, 16, 16, 4, 4], 1),
+        ([2, 4, 6, 8, 8], 2),
+    ] {
+        let layer = layer(inputs, outputs, stride);
+        let input = numbers([batch, inputs, height, width], 3);
+        let want = layer.forward(input.clone());
+        same("convolution", want.clone(), convolve(&layer, input.clone()));
+
+        let mut nudged = layer.clone();
+        nudged.weight = nudged.weight.map(|weight| weight.add_scalar(0.01));
+        differs(want, convolve(&nudged, input.clone()));
+
+        // A view of a larger tensor.
+        let [.., view_height, _] = input.dims();
+        let view = input.clone().swap_dims(2, 3).narrow(3, 1, view_height - 1);
+        same("view", layer.forward(view.clone()), convolve(&layer, view));
+    }
+}
+
+#[test]
+fn group_norms_follow_the_backend() {
+    let mut norm: GroupNorm<TestBackend> = GroupNormConfig::new(4, 12).init(&device());
+    norm.gamma = norm.gamma.map(|gamma| gamma.map(|_| numbers([12], 1)));
+    norm.beta = norm.beta.map(|beta| beta.map(|_| numbers([12], 2)));
+    let input = numbers([3, 12, 7, 5], 3);
+    let want = norm.forward(input.clone());
+    same("norm", want.clone(), group_norm(&norm, input.clone()));
+    let activated = group_norm_silu(&norm, input.clone());
+    same("norm and SiLU", silu(want.clone()), activated);
+    norm.gamma = norm
+        .gamma
+        .map(|gamma| gamma.map(|gamma| gamma.add_scalar(0.1)));
+    differs(want, group_norm(&norm, input));
+}
+
+#[test]
+fn activations_follow_the_backend() {
+    let input = numbers([2, 9, 10], 1).mul_scalar(4.0);
+    same(
+        "GELU",
+        gelu(input.clone()),
+        Activation::Gelu.forward(input.clone()),
+    );
+    same(
+        "SiLU",
+        silu(input.clone()),
+        Activation::Silu.forward(input.clone()),
+    );
+    let mut halves = input.clone().chunk(2, 2);
+    let gate = halves.remove(1);
+    let want = halves.remove(0) * gelu(gate);
+    same("gated GELU", want.clone(), gated_gelu(input.clone()));
+    differs(want, gated_gelu(input.add_scalar(0.01)));
+}
+
+#[test]
+fn rows_come_back_in_order() {
+    let input = numbers([7, 3], 1);
+    let twice = over_rows(7, &device(), |rows| {
+        input
+            .clone()
+            .narrow(0, rows.start, rows.len())
+            .mul_scalar(2.0)
+    });
+    same("rows", input.clone().mul_scalar(2.0), twice);
+}
+
+#[test]
+fn products_with_weights_as_they_lie_follow_the_backend() {
+    let (weight, bias) = (numbers([11, 6], 1), numbers([11], 2));
+    for rows in [1, 2, 5] {
+        let input = numbers([2, rows, 6], 3).narrow(0, 0, if rows == 1 { 1 } else { 2 });
+        let want = linear(
+            input.clone(),
+            weight.clone().transpose(),
+            Some(bias.clone()),
+        );
+        let got = by_rows(input.clone(), weight.clone(), Some(bias.clone()));
+        same("product", want.clone(), got);
+        let nudged = weight.clone().add_scalar(0.01);
+        differs(want, by_rows(input, nudged, Some(bias.clone())));
+    }
+}
