@@ -7,7 +7,7 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Tensor, TensorData, backend::Backend, module::linear};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -169,16 +169,28 @@ impl<B: Backend> LoraLinear<B> {
         (inputs, outputs)
     }
 
+    /// The frozen part, as one product of all tokens with a view of the weight. Burn's own linear function gives the
+    /// weight a batch dimension; of a transposed matrix that is a copy, which a graph then keeps: all weights twice.
+    fn base<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
+        let mut shape = input.dims();
+        let (inputs, outputs) = self.sizes();
+        let tokens = shape[..D - 1].iter().product::<usize>();
+        let flat = input.reshape([tokens, inputs]);
+        let output = flat.matmul(self.weight.val().transpose());
+        let output = match &self.bias {
+            Some(bias) => output + bias.val().unsqueeze(),
+            None => output,
+        };
+        shape[D - 1] = outputs;
+        output.reshape(shape)
+    }
+
     /// Base output plus, when an adapter is attached, its update.
     ///
     /// # Shapes
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
-        let base = linear(
-            input.clone(),
-            self.weight.val().transpose(),
-            self.bias.as_ref().map(|bias| bias.val()),
-        );
+        let base = self.base(input.clone());
         match &self.lora {
             Some(lora) => {
                 let dtype = base.dtype();

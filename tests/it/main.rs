@@ -1,6 +1,7 @@
 //! One test binary; a module per concern.
 
 mod blip2;
+mod budget;
 mod captioner;
 mod check;
 mod checkpoint;
