@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::backend::Flex;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use model_import::{
     Checkpoint, ImportError, KeyMap, SaveDtype, load_into, load_partial, read_tensors,
     read_tensors_with_metadata, save_from, write_tensors,
@@ -385,4 +385,42 @@ fn values_that_are_not_finite_are_refused_by_name() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+#[test]
+fn floats_load_in_the_type_asked_for_unless_they_are_too_large_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = hub_tensors();
+    write(&path, &tensors);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    for (asked, dtype) in [
+        (FloatDType::F16, DType::F16),
+        (FloatDType::BF16, DType::BF16),
+    ] {
+        let mut module = network(true);
+        load_into(&mut module, &checkpoint.clone().in_dtype(asked), &key_map()).unwrap();
+        let stored = module.projection.val().into_data();
+        assert_eq!(stored.dtype, dtype);
+        let values: Vec<f32> = stored.iter::<f32>().collect();
+        let expected: Vec<f32> = tensors["model.projection"].iter::<f32>().collect();
+        let pairs = values.iter().zip(&expected);
+        assert!(
+            pairs.clone().all(|(a, b)| (a - b).abs() < 0.05),
+            "{values:?}"
+        );
+        assert_eq!(module.layers[0].norm.gamma.val().dtype(), dtype);
+    }
+    let large = TensorData::new(vec![7e4f32; 8], [4, 2]);
+    tensors.insert("model.projection".into(), large);
+    write(&path, &tensors);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let half = checkpoint.clone().in_dtype(FloatDType::F16);
+    let error = load_into(&mut network(true), &half, &key_map()).unwrap_err();
+    assert!(
+        matches!(&error, ImportError::Overflow { name, .. } if name == "model.projection"),
+        "{error}"
+    );
+    let brain = checkpoint.in_dtype(FloatDType::BF16);
+    load_into(&mut network(true), &brain, &key_map()).unwrap();
 }

@@ -103,8 +103,8 @@ pub enum Command {
     /// Train the preference model
     #[command(
         long_about = "Train the preference model: adapter, [IMG] tokens, mapper and fusion, by the ranking model's reward.\n\n\
-            Needs a ranking model (`ragar rank train`). The folder holds checkpoints, metrics.jsonl, config.toml and \
-            preference.safetensors in the end. Stopped with Ctrl-C, the same command goes on from there.",
+            Needs a ranking model (`ragar rank train`). The folder holds checkpoints, metrics.jsonl and config.toml; in the \
+            end adapter/ (for PEFT), preference.safetensors and README.md. Stopped with Ctrl-C, the same command goes on from there.",
         after_help = "Examples:\n  ragar train --config configs/laptop.toml --out runs/train\n  \
             ragar train --set reflection.num_noises=0 --set training.steps=100"
     )]
@@ -135,6 +135,14 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "drawing.png")]
         out: PathBuf,
     },
+    /// Say how much device memory a training takes
+    #[command(
+        long_about = "Say how much device memory a training takes, part by part.\n\n\
+            Reads the config.json files of [models] and the run's configuration; weights need not be there, and no GPU.",
+        after_help = "Examples:\n  ragar budget --config configs/a100-pog.toml\n  \
+            ragar budget --config configs/a100-pog.toml --set models.dtype=f32 --set training.batch_size=8"
+    )]
+    Budget,
     /// Show a training as one HTML page: curves, pictures, events
     #[command(
         long_about = "Show a training as one HTML page: curves, pictures of the validation users, events.\n\n\

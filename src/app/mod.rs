@@ -5,6 +5,7 @@
 
 pub mod assembly;
 pub mod backend;
+pub mod budget;
 pub mod cli;
 pub mod commands;
 pub mod comparison;

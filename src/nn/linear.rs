@@ -1,7 +1,6 @@
 //! Linear layers over sequences.
 
 use burn::nn::Linear;
-use burn::tensor::module::linear;
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::host;
@@ -20,23 +19,22 @@ pub fn over_tokens<B: Backend>(layer: &Linear<B>, tokens: Tensor<B, 3>) -> Tenso
 
 /// `input` through a weight that lies as in the hub's files, `[outputs, inputs]`: `[.., inputs]` → `[.., outputs]`.
 ///
-/// Burn's own `linear` lays such a weight out anew at every call on the processor, which costs 75 times the product of one
-/// token. There the product is taken as it lies: one row times the transposed view, or several rows from the other side.
+/// Burn's own `linear` gives such a weight a batch dimension, which of a transposed view is a copy: laid out anew at every
+/// call on the processor (75 times the product of one token), and kept by a graph beside the weight itself. Here all
+/// tokens are one product with the view; several rows on the processor take it from the other side, as it lies.
 pub fn by_rows<B: Backend, const D: usize>(
     input: Tensor<B, D>,
     weight: Tensor<B, 2>,
     bias: Option<Tensor<B, 1>>,
 ) -> Tensor<B, D> {
-    if !host::computes::<B>(&input.device()) {
-        return linear(input, weight.transpose(), bias);
-    }
+    let on_host = host::computes::<B>(&input.device());
     let mut shape = input.dims();
     let [outputs, inputs] = weight.dims();
     let rows = shape[..D - 1].iter().product::<usize>();
     let input = input.reshape([rows, inputs]);
-    let output = match rows {
-        1 => input.matmul(weight.transpose()),
-        _ => weight.matmul(input.transpose()).transpose(),
+    let output = match on_host && rows > 1 {
+        true => weight.matmul(input.transpose()).transpose(),
+        false => input.matmul(weight.transpose()),
     };
     shape[D - 1] = outputs;
     let output = output.reshape(shape);

@@ -1,6 +1,6 @@
 //! TensorBoard's event files: scalars and pictures over the steps of a run.
 //!
-//! Written here because no crate for it is kept any more. A file is a row of records, each framed by its length and
+//! Written here: the crates for it are old or need a compiler of protocol buffers (docs/decisions.md). A file is a row of records, each framed by its length and
 //! two masked CRC-32C sums (TensorFlow's record format), and each the protocol buffer `Event` of `event.proto`; the few
 //! fields in use are encoded by hand.
 

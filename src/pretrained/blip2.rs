@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
 use model_import::{Checkpoint, KeyMap, SaveDtype, load_into, maps, save_from};
 use serde_json::{Value, json};
@@ -41,8 +42,20 @@ pub fn open<B: Backend>(
     path: &Path,
     device: &B::Device,
 ) -> Result<PretrainedBlip2<B>, FolderError> {
+    open_in(path, FloatDType::F32, device)
+}
+
+/// As [`open`], with the weights in `dtype`; no tensor is ever there in f32 beside it.
+///
+/// # Errors
+/// As [`open`], and when a weight is too large for f16.
+pub fn open_in<B: Backend>(
+    path: &Path,
+    dtype: FloatDType,
+    device: &B::Device,
+) -> Result<PretrainedBlip2<B>, FolderError> {
     let folder = HubFolder::open(path)?;
-    let (config, network) = network(&folder, device)?;
+    let (config, network) = network(&folder, dtype, device)?;
     let side = config.vision_config.image_size as u32;
     let file = "preprocessor_config.json";
     let preprocessing = match folder.json(file)? {
@@ -67,11 +80,12 @@ pub fn open_network<B: Backend>(
     path: &Path,
     device: &B::Device,
 ) -> Result<(Blip2Config, Blip2ForConditionalGeneration<B>), FolderError> {
-    network(&HubFolder::open(path)?, device)
+    network(&HubFolder::open(path)?, FloatDType::F32, device)
 }
 
 fn network<B: Backend>(
     folder: &HubFolder,
+    dtype: FloatDType,
     device: &B::Device,
 ) -> Result<(Blip2Config, Blip2ForConditionalGeneration<B>), FolderError> {
     folder.expect(&["blip-2"])?;
@@ -79,7 +93,7 @@ fn network<B: Backend>(
     if let Some(end) = end_token(folder)? {
         config.text_config.set_end_tokens(end);
     }
-    let checkpoint = folder.weights()?;
+    let checkpoint = folder.weights()?.in_dtype(dtype);
     let key_map = settle_head(&mut config, &checkpoint)?;
     let refused = |error: Blip2ConfigError| FolderError::Configuration {
         path: folder.path().join("config.json"),

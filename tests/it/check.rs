@@ -198,7 +198,7 @@ fn bounds_may_be_moved_and_half_precision_tried() {
     // The generator in half precision: norms are widened, so that it is half precision's own error that is left.
     for (name, dtype, rtol) in [
         ("unet-sd15", "f16", "0.01"),
-        ("unet-sd15", "bf16", "0.05"),
+        ("unet-sd15", "bf16", "0.06"),
         ("vae", "f16", "0.01"),
         ("vae", "bf16", "0.05"),
     ] {

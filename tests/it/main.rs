@@ -2,6 +2,7 @@
 
 mod baselines;
 mod blip2;
+mod budget;
 mod captioner;
 mod check;
 mod checkpoint;

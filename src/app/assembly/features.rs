@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use super::networks::{dtype_on, opening, ready};
+use super::networks::{dtype_on, opening};
 use super::{DataSet, Eyes, Language};
 use crate::app::backend::Backend;
 use crate::app::config::RunConfig;
@@ -94,10 +94,9 @@ pub fn captioned(
     let store = store(config);
     let batch_size = config.features.batch_size;
     let pictures = pictures(data, config)?;
-    let open = |folder: &Path| blip2::open::<Backend>(folder, device);
     let dtype = dtype_on(&config.models, device)?;
+    let open = |folder: &Path| blip2::open_in::<Backend>(folder, dtype, device);
     let mut captioner = opening("captioner", &config.models.captioner, "captioner", open)?;
-    captioner.network = ready(captioner.network, dtype);
     captioner.fingerprint = config.models.dtype.mark(captioner.fingerprint);
     let captioner = Captioner {
         network: &captioner.network,

@@ -65,7 +65,7 @@ pub(super) fn dtype_on(
 }
 
 /// A loaded network in the type to compute in.
-pub(super) fn ready<M: Module<Backend>>(network: M, dtype: FloatDType) -> M {
+fn ready<M: Module<Backend>>(network: M, dtype: FloatDType) -> M {
     match dtype {
         FloatDType::F32 => network,
         dtype => cast_parameters(network, dtype),

@@ -1,5 +1,6 @@
 //! One file per subcommand. Each reads the session, calls the rooms below and reports.
 
+mod budget;
 mod data;
 mod demo;
 mod devices;
@@ -75,6 +76,7 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             reference,
             out,
         } => generate::run(session, run, user.as_deref(), reference.as_deref(), out),
+        Command::Budget => budget::run(session),
         Command::Report { run, out } => report::run(session, run, out.as_deref()),
         Command::Export {
             run,
