@@ -217,6 +217,7 @@ fn a_failed_user_is_counted_and_not_averaged() {
         scores,
         failures,
         frechet: None,
+        fid: None,
     };
     let style = |value: f64| Scores::from([(Metric::Style, value)]);
     let failure = Failure {

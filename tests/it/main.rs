@@ -17,6 +17,7 @@ mod features;
 mod fetching;
 mod generation;
 mod hub;
+mod inception;
 mod layers;
 mod llama;
 mod loading;

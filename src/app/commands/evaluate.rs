@@ -6,15 +6,14 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::app::comparison::{
-    Comparison, Drawn, Failure, Judges, MethodName, MethodResult, Places, Results, Shown, panels,
-    write,
+    Comparison, Drawn, Failure, Judges, MethodName, MethodResult, Places, Results, SetScores,
+    Shown, panels, write,
 };
 use crate::app::config::METHOD;
 use crate::app::exhibition::{Visitor, charts};
 use crate::app::report::{Fact, ReportData, RowKind};
 use crate::app::session::Session;
 use crate::baselines::Method;
-use crate::evaluation::frechet::{FeatureStatistics, frechet_distance};
 use crate::evaluation::metric::{Scores, mean_scores};
 use crate::optimisation::Interrupt;
 
@@ -46,7 +45,7 @@ pub fn run(
     let config = &comparison.config;
     config.save(&out, "eval", METHOD)?;
     let visitors = comparison.visitors()?;
-    let judges = Judges::new(&comparison, &visitors)?;
+    let judges = Judges::new(&comparison, &visitors, &watcher)?;
     let places = Places {
         run,
         out: &out,
@@ -65,7 +64,10 @@ pub fn run(
         methods: Vec::new(),
         differences: Vec::new(),
     };
-    let judging = Judging::new(&comparison, &judges);
+    let judging = Judging {
+        comparison: &comparison,
+        judges: &judges,
+    };
     results.methods.extend(judging.targets(&visitors)?);
     let mut galleries: Vec<(String, Drawn)> = Vec::new();
     comparison.each_method(&methods, &visitors, places, |method, drawn| {
@@ -118,21 +120,9 @@ pub fn run(
 struct Judging<'a> {
     comparison: &'a Comparison,
     judges: &'a Judges<'a>,
-    catalogue: FeatureStatistics,
 }
 
-impl<'a> Judging<'a> {
-    fn new(comparison: &'a Comparison, judges: &'a Judges<'a>) -> Self {
-        let visual = &comparison.items.visual;
-        let mut catalogue = FeatureStatistics::new(visual.first().map_or(0, Vec::len));
-        visual.iter().for_each(|feature| catalogue.add(feature));
-        Self {
-            comparison,
-            judges,
-            catalogue,
-        }
-    }
-
+impl Judging<'_> {
     /// Floors are seen in the history and beside it already.
     fn is_shown(&self, method: &dyn Method) -> bool {
         RowKind::from(method.kind()) == RowKind::Method
@@ -148,7 +138,7 @@ impl<'a> Judging<'a> {
             .iter()
             .map(|item| Ok(vec![Ok(self.comparison.data.picture(*item)?)]))
             .collect::<anyhow::Result<Drawn>>()?;
-        let (scores, frechet, num_pictures) = self.judged(&pictures)?;
+        let (scores, sets, num_pictures) = self.judged(&pictures)?;
         Ok(Some(MethodResult {
             name: "target".into(),
             label: "The right answer's own picture".into(),
@@ -156,7 +146,8 @@ impl<'a> Judging<'a> {
             scores,
             num_pictures,
             failures: Vec::new(),
-            frechet,
+            frechet: sets.clip_fid,
+            fid: sets.fid,
         }))
     }
 
@@ -166,7 +157,7 @@ impl<'a> Judging<'a> {
         drawn: &Drawn,
         results: &Results,
     ) -> anyhow::Result<MethodResult> {
-        let (scores, frechet, num_pictures) = self.judged(drawn)?;
+        let (scores, sets, num_pictures) = self.judged(drawn)?;
         let users = results.users.iter().zip(drawn);
         let failures = users.flat_map(|(user, seeds)| {
             let seeds = results.seeds.iter().zip(seeds);
@@ -185,20 +176,19 @@ impl<'a> Judging<'a> {
             scores,
             num_pictures,
             failures: failures.collect(),
-            frechet,
+            frechet: sets.clip_fid,
+            fid: sets.fid,
         })
     }
 
-    /// A user's mean scores, the distance of all pictures from the catalogue's, and their number.
-    fn judged(&self, drawn: &Drawn) -> anyhow::Result<(Vec<Scores>, Option<f64>, usize)> {
+    /// A user's mean scores, what is said of all pictures together, and their number.
+    fn judged(&self, drawn: &Drawn) -> anyhow::Result<(Vec<Scores>, SetScores, usize)> {
         let each = drawn.iter().enumerate().flat_map(|(user, seeds)| {
             let good = seeds.iter().filter_map(|picture| picture.as_ref().ok());
             good.map(move |picture: &RgbImage| Shown { user, picture })
         });
         let shown: Vec<Shown<'_>> = each.collect();
-        let width = self.comparison.items.visual.first().map_or(0, Vec::len);
-        let mut statistics = FeatureStatistics::new(width);
-        let judged = self.judges.judge(&shown, &mut statistics)?;
+        let (judged, sets) = self.judges.judge(&shown)?;
         let mut by_user: BTreeMap<usize, Vec<Scores>> = BTreeMap::new();
         for (shown, scores) in shown.iter().zip(judged) {
             by_user.entry(shown.user).or_default().push(scores);
@@ -210,9 +200,7 @@ impl<'a> Judging<'a> {
                     .map_or_else(Scores::new, |all| mean_scores(all))
             })
             .collect();
-        // One picture has no spread and so no distance.
-        let distance = frechet_distance(&statistics, &self.catalogue).ok();
-        Ok((scores, distance.map(|value| 100.0 * value), shown.len()))
+        Ok((scores, sets, shown.len()))
     }
 }
 

@@ -43,7 +43,7 @@ use crate::pretrained::diffusion::PretrainedDiffusion;
 use crate::pretrained::{diffusion, hub};
 
 pub use gallery::panels;
-pub use judging::{Judges, Shown};
+pub use judging::{Judges, SetScores, Shown};
 pub use methods::MethodName;
 use methods::Ragar;
 use pictures::PictureCache;
