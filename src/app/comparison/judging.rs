@@ -74,6 +74,13 @@ fn inception(comparison: &Comparison) -> anyhow::Result<Option<InceptionExtracto
     }))
 }
 
+/// The features of a method's pictures so far.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    clip: FeatureStatistics,
+    inception: FeatureStatistics,
+}
+
 /// A picture with its user.
 #[derive(Clone, Copy)]
 pub struct Shown<'a> {
@@ -173,16 +180,38 @@ impl<'a> Judges<'a> {
         Some(judged.into_iter().map(|judgement| judgement.rank).collect())
     }
 
-    /// The scores of each picture, and how far all together are from the catalogue's.
+    /// Of no picture.
+    pub fn tally(&self) -> Tally {
+        let first = self.comparison.items.visual.first();
+        Tally {
+            clip: FeatureStatistics::new(first.map_or(0, Vec::len)),
+            inception: FeatureStatistics::new(match self.inception {
+                Some(_) => WIDTH,
+                None => 0,
+            }),
+        }
+    }
+
+    /// The scores of each picture; all are taken into `tally`.
     ///
     /// # Errors
     /// A picture of the data that cannot be used.
-    pub fn judge(&self, shown: &[Shown<'_>]) -> anyhow::Result<(Vec<Scores>, SetScores)> {
+    pub fn judge(&self, shown: &[Shown<'_>], tally: &mut Tally) -> anyhow::Result<Vec<Scores>> {
         if shown.is_empty() {
-            return Ok((Vec::new(), SetScores::default()));
+            return Ok(Vec::new());
         }
         let embeddings = self.embed(shown);
-        let sets = self.sets(shown, &embeddings);
+        embeddings
+            .iter()
+            .for_each(|embedding| tally.clip.add(embedding));
+        if let Some(inception) = &self.inception {
+            let pictures: Vec<&RgbImage> = shown.iter().map(|shown| shown.picture).collect();
+            let batch_size = self.comparison.config.evaluation.batch_size;
+            let features = inception.encode(&pictures, batch_size);
+            features
+                .iter()
+                .for_each(|feature| tally.inception.add(feature));
+        }
         let users: Vec<usize> = shown.iter().map(|shown| shown.user).collect();
         let ranks = self.ranks_of(&users, &embeddings);
         let mut all: Vec<Scores> = shown
@@ -200,27 +229,17 @@ impl<'a> Judges<'a> {
         for (shown, scores) in shown.chunks(at_once).zip(all.chunks_mut(at_once)) {
             self.compare(shown, scores)?;
         }
-        Ok((all, sets))
+        Ok(all)
     }
 
-    /// Distances of all pictures together; one picture has no spread, and so none.
-    fn sets(&self, shown: &[Shown<'_>], embeddings: &[Vec<f32>]) -> SetScores {
+    /// How far the pictures of `tally` together are from the catalogue's; one picture has no spread, and so no distance.
+    pub fn sets(&self, tally: &Tally) -> SetScores {
         let (catalogue, of_inception) = &self.catalogue;
-        let clip = frechet_distance(&statistics(embeddings), catalogue).ok();
-        let fid = self.inception.as_ref().zip(of_inception.as_ref());
+        let clip = frechet_distance(&tally.clip, catalogue).ok();
+        let fid = of_inception.as_ref();
         SetScores {
             clip_fid: clip.map(|distance| 100.0 * distance),
-            fid: fid.and_then(|(inception, catalogue)| {
-                let mut drawn = FeatureStatistics::new(WIDTH);
-                let batch_size = self.comparison.config.evaluation.batch_size;
-                for batch in shown.chunks(batch_size) {
-                    let pictures: Vec<&RgbImage> =
-                        batch.iter().map(|shown| shown.picture).collect();
-                    let features = inception.encode(&pictures, batch_size);
-                    features.iter().for_each(|feature| drawn.add(feature));
-                }
-                frechet_distance(&drawn, catalogue).ok()
-            }),
+            fid: fid.and_then(|catalogue| frechet_distance(&tally.inception, catalogue).ok()),
         }
     }
 
