@@ -351,10 +351,20 @@ impl Comparison {
                         &self.generation,
                         device,
                     )?;
-                    let weights = places.run.join("preference.safetensors");
-                    let bytes = std::fs::read(&weights)
-                        .with_context(|| format!("cannot read {}", weights.display()))?;
-                    let digest = Sha256::digest(&bytes);
+                    // What `ragar train` leaves, in one file or with the adapter apart.
+                    let mut hash = Sha256::new();
+                    for name in [
+                        "preference.safetensors",
+                        "adapter/adapter_model.safetensors",
+                    ] {
+                        let weights = places.run.join(name);
+                        if weights.is_file() {
+                            let bytes = std::fs::read(&weights)
+                                .with_context(|| format!("cannot read {}", weights.display()))?;
+                            hash.update(Sha256::digest(&bytes));
+                        }
+                    }
+                    let digest = hash.finalize();
                     Box::new(Ragar {
                         studio: &studio,
                         model,
