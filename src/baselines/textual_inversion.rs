@@ -20,13 +20,13 @@ use super::method::{DrawError, Method, MethodError, MethodKind, Request, Watch};
 use super::studio::Studio;
 use crate::networks::clip::ClipTextModel;
 use crate::networks::diffusion::AutoencoderKl;
-use crate::optimisation::AdamWConfig;
+use crate::optimisation::{AdamWConfig, Schedule};
 use crate::text::TextTokenizer;
 
 /// The new word, the same for every user; its vectors are the user's.
 const TOKEN: &str = "<user>";
 
-/// `[baselines.textual_inversion]`. Steps and rates are ours; the original takes thousands of steps.
+/// `[baselines.textual_inversion]`. The learning rate is the original's; it takes thousands of steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TextualInversionConfig {
@@ -51,8 +51,13 @@ impl Default for TextualInversionConfig {
             prompt: "{token}, {text}".into(),
             users_per_group: 8,
             training: FittingConfig {
-                steps: 100,
+                steps: 200,
                 batch_size: 2,
+                schedule: Schedule {
+                    learning_rate: 5e-3,
+                    warmup_steps: 10,
+                    ..Schedule::default()
+                },
                 optimizer: AdamWConfig {
                     max_gradient_norm: 0.0,
                     ..AdamWConfig::default()

@@ -1,8 +1,8 @@
 //! Fréchet distance of two sets of pictures (Heusel et al., 2017): how far apart two clouds of features are, each taken
-//! as a normal distribution. With Inception's features it is called FID; with CLIP's, as here, CLIP-FID, and the two
-//! must not be compared.
+//! as a normal distribution. With Inception's features it is called FID, with CLIP's CLIP-FID; the two must not be
+//! compared.
 
-use super::symmetric::eigen;
+use super::symmetric::{eigen, eigenvalues};
 
 /// Two sets that have no distance.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -120,12 +120,9 @@ pub fn frechet_distance(
     let trace = |matrix: &[f64]| (0..width).map(|i| matrix[i * width + i]).sum::<f64>();
     let root = root(&one, width).ok_or(FrechetError::NotFinite)?;
     let between = product(&product(&root, &other, width), &root, width);
-    let between = eigen(&symmetric(&between, width), width).ok_or(FrechetError::NotFinite)?;
-    let overlap: f64 = between
-        .values
-        .iter()
-        .map(|value| value.max(0.0).sqrt())
-        .sum();
+    let between = symmetric(&between, width);
+    let between = eigenvalues(&between, width).ok_or(FrechetError::NotFinite)?;
+    let overlap: f64 = between.iter().map(|value| value.max(0.0).sqrt()).sum();
     Ok((apart + trace(&one) + trace(&other) - 2.0 * overlap).max(0.0))
 }
 

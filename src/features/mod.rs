@@ -5,6 +5,7 @@
 //! [`store`] first. This room receives loaded networks; it opens no checkpoint and trains nothing.
 
 pub mod caption;
+pub mod inception;
 pub mod picture;
 pub mod semantic;
 pub mod store;

@@ -3,6 +3,7 @@
 pub mod blip2;
 pub mod clip;
 pub mod diffusion;
+pub mod inception;
 pub mod llama;
 pub mod lpips;
 pub mod scheduler;

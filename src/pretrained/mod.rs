@@ -6,6 +6,7 @@ pub mod diffusion;
 pub mod folder;
 pub mod hub;
 mod hub_files;
+pub mod inception;
 pub mod llama;
 pub mod lpips;
 pub mod textual_inversion;

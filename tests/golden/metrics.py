@@ -4,7 +4,7 @@
 sets in float64 (by scipy's matrix root where covariances have full rank, by eigenvalues where they have not); the exact
 p of paired permutation tests.
 
-    python tests/golden/metrics.py        (after `generate.py clip`; torch 2.9, transformers 5.23, scipy 1.16)
+    python tests/golden/metrics.py        (after `generate.py clip`; torch 2.9, transformers 5.23, scipy 1.17)
 """
 
 import numpy as np

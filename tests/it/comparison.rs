@@ -17,6 +17,7 @@ const SMALLEST: &[&str] = &[
     "evaluation.intervals.num_resamples=50",
     "models.ranking=nowhere",
     "inference.num_steps=2",
+    "inference.images_per_batch=2",
     "keywords.pool.num_kept=2",
     "baselines.pmg.training.steps=2",
     "baselines.pmg.items_per_user=1",
@@ -217,6 +218,7 @@ fn a_failed_user_is_counted_and_not_averaged() {
         scores,
         failures,
         frechet: None,
+        fid: None,
     };
     let style = |value: f64| Scores::from([(Metric::Style, value)]);
     let failure = Failure {

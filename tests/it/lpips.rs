@@ -35,7 +35,7 @@ fn values(name: &str, count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn parameter(name: &str, shape: &[usize]) -> TensorData {
+pub fn parameter(name: &str, shape: &[usize]) -> TensorData {
     let factor = match shape {
         [_] => 0.125,
         _ => 2f32.powi(1 - (shape[1..].iter().product::<usize>().ilog2() / 2) as i32),

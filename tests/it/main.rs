@@ -19,6 +19,7 @@ mod fetching;
 mod generation;
 mod host;
 mod hub;
+mod inception;
 mod layers;
 mod llama;
 mod loading;

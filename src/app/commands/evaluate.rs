@@ -6,15 +6,14 @@ use std::path::Path;
 use image::RgbImage;
 
 use crate::app::comparison::{
-    Comparison, Drawn, Failure, Judges, MethodName, MethodResult, Places, Results, Shown, panels,
-    write,
+    Comparison, Drawn, Failure, Judges, MethodName, MethodResult, Places, Results, Shown, Tally,
+    panels, write,
 };
 use crate::app::config::METHOD;
 use crate::app::exhibition::{Visitor, charts};
+use crate::app::output::Output;
 use crate::app::report::{Fact, ReportData, RowKind};
 use crate::app::session::Session;
-use crate::baselines::Method;
-use crate::evaluation::frechet::{FeatureStatistics, frechet_distance};
 use crate::evaluation::metric::{Scores, mean_scores};
 use crate::optimisation::Interrupt;
 
@@ -46,7 +45,7 @@ pub fn run(
     let config = &comparison.config;
     config.save(&out, "eval", METHOD)?;
     let visitors = comparison.visitors()?;
-    let judges = Judges::new(&comparison, &visitors)?;
+    let judges = Judges::new(&comparison, &visitors, &watcher)?;
     let places = Places {
         run,
         out: &out,
@@ -65,28 +64,32 @@ pub fn run(
         methods: Vec::new(),
         differences: Vec::new(),
     };
-    let judging = Judging::new(&comparison, &judges);
+    let judging = Judging {
+        comparison: &comparison,
+        judges: &judges,
+    };
     results.methods.extend(judging.targets(&visitors)?);
-    let mut galleries: Vec<(String, Drawn)> = Vec::new();
-    comparison.each_method(&methods, &visitors, places, |method, drawn| {
-        let judged = judging.method(method, &drawn, &results)?;
-        for failure in judged.failures.iter().take(3) {
-            let Failure { user, seed, reason } = failure;
-            let label = method.label();
-            session.output.note(format!(
-                "{label} failed for user {user}, seed {seed}: {reason}"
-            ));
+    let mut open: Option<Judged> = None;
+    let kept = comparison.each_method(&methods, &visitors, places, |batch| {
+        let method = batch.method;
+        if open
+            .as_ref()
+            .is_none_or(|judged| judged.result.name != method.name())
+        {
+            results
+                .methods
+                .extend(open.take().map(|judged| judging.closed(judged)));
+            let kind = RowKind::from(method.kind());
+            open = Some(judging.opened(method.name(), method.label(), kind));
         }
-        results.methods.push(judged);
-        if judging.is_shown(method) {
-            let first = drawn.into_iter().map(|mut seeds| {
-                seeds.truncate(1);
-                seeds
-            });
-            galleries.push((method.label().to_string(), first.collect()));
+        if let Some(judged) = &mut open {
+            judging.take(judged, batch.first, &batch.drawn, &results, session.output)?;
         }
         Ok(())
     })?;
+    results
+        .methods
+        .extend(open.take().map(|judged| judging.closed(judged)));
     results.compare(&config.evaluation.intervals);
 
     let report = ReportData {
@@ -104,7 +107,7 @@ pub fn run(
             true => charts(run),
             false => Vec::new(),
         },
-        users: panels(&comparison, &visitors, &results, &galleries)?,
+        users: panels(&comparison, &visitors, &results, &kept)?,
         seconds: vec![("Evaluation".into(), started.elapsed().as_secs_f64())],
         configuration: config.to_toml(METHOD)?,
         ..ReportData::default()
@@ -119,24 +122,89 @@ pub fn run(
 struct Judging<'a> {
     comparison: &'a Comparison,
     judges: &'a Judges<'a>,
-    catalogue: FeatureStatistics,
 }
 
-impl<'a> Judging<'a> {
-    fn new(comparison: &'a Comparison, judges: &'a Judges<'a>) -> Self {
-        let visual = &comparison.items.visual;
-        let mut catalogue = FeatureStatistics::new(visual.first().map_or(0, Vec::len));
-        visual.iter().for_each(|feature| catalogue.add(feature));
-        Self {
-            comparison,
-            judges,
-            catalogue,
+/// A method whose pictures are being judged.
+struct Judged {
+    result: MethodResult,
+    tally: Tally,
+}
+
+impl Judging<'_> {
+    /// Nothing judged yet.
+    fn opened(&self, name: &str, label: &str, kind: RowKind) -> Judged {
+        Judged {
+            result: MethodResult {
+                name: name.into(),
+                label: label.into(),
+                kind,
+                scores: Vec::new(),
+                num_pictures: 0,
+                failures: Vec::new(),
+                frechet: None,
+                fid: None,
+            },
+            tally: self.judges.tally(),
         }
     }
 
-    /// Floors are seen in the history and beside it already.
-    fn is_shown(&self, method: &dyn Method) -> bool {
-        RowKind::from(method.kind()) == RowKind::Method
+    /// With what is said of all pictures together.
+    fn closed(&self, judged: Judged) -> MethodResult {
+        let sets = self.judges.sets(&judged.tally);
+        MethodResult {
+            frechet: sets.clip_fid,
+            fid: sets.fid,
+            ..judged.result
+        }
+    }
+
+    /// Judges the pictures of the users from `first` on: a user's scores are means, and failures are listed.
+    fn take(
+        &self,
+        judged: &mut Judged,
+        first: usize,
+        drawn: &Drawn,
+        results: &Results,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        let users = drawn.iter().enumerate();
+        let shown: Vec<Shown<'_>> = users
+            .flat_map(|(place, seeds)| {
+                let good = seeds.iter().filter_map(|picture| picture.as_ref().ok());
+                good.map(move |picture: &RgbImage| Shown {
+                    user: first + place,
+                    picture,
+                })
+            })
+            .collect();
+        let scores = self.judges.judge(&shown, &mut judged.tally)?;
+        let mut by_user: BTreeMap<usize, Vec<Scores>> = BTreeMap::new();
+        for (shown, scores) in shown.iter().zip(scores) {
+            by_user.entry(shown.user).or_default().push(scores);
+        }
+        let result = &mut judged.result;
+        result.num_pictures += shown.len();
+        for (place, seeds) in drawn.iter().enumerate() {
+            let user = first + place;
+            let own = by_user.get(&user);
+            result
+                .scores
+                .push(own.map_or_else(Scores::new, |all| mean_scores(all)));
+            for (seed, drawn) in results.seeds.iter().zip(seeds) {
+                let Err(reason) = drawn else { continue };
+                let name = &results.users[user];
+                let label = &result.label;
+                output.note(format!(
+                    "{label} failed for user {name}, seed {seed}: {reason}"
+                ));
+                result.failures.push(Failure {
+                    user: name.clone(),
+                    seed: *seed,
+                    reason: reason.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The targets' own pictures, where every user has one: the ceiling.
@@ -145,75 +213,27 @@ impl<'a> Judging<'a> {
         let Some(targets) = targets else {
             return Ok(None);
         };
-        let pictures = targets
-            .iter()
-            .map(|item| Ok(vec![Ok(self.comparison.data.picture(*item)?)]))
-            .collect::<anyhow::Result<Drawn>>()?;
-        let (scores, frechet, num_pictures) = self.judged(&pictures)?;
-        Ok(Some(MethodResult {
-            name: "target".into(),
-            label: "The right answer's own picture".into(),
-            kind: RowKind::Ceiling,
-            scores,
-            num_pictures,
-            failures: Vec::new(),
-            frechet,
-        }))
-    }
-
-    fn method(
-        &self,
-        method: &dyn Method,
-        drawn: &Drawn,
-        results: &Results,
-    ) -> anyhow::Result<MethodResult> {
-        let (scores, frechet, num_pictures) = self.judged(drawn)?;
-        let users = results.users.iter().zip(drawn);
-        let failures = users.flat_map(|(user, seeds)| {
-            let seeds = results.seeds.iter().zip(seeds);
-            seeds.filter_map(|(seed, drawn)| {
-                Some(Failure {
-                    user: user.clone(),
-                    seed: *seed,
-                    reason: drawn.as_ref().err()?.clone(),
+        let label = "The right answer's own picture";
+        let mut judged = self.opened("target", label, RowKind::Ceiling);
+        let at_once = self.comparison.config.inference.images_per_batch;
+        for (number, targets) in targets.chunks(at_once).enumerate() {
+            let pictures: Vec<RgbImage> = targets
+                .iter()
+                .map(|item| self.comparison.data.picture(*item))
+                .collect::<Result<_, _>>()?;
+            let shown: Vec<Shown<'_>> = pictures
+                .iter()
+                .enumerate()
+                .map(|(place, picture)| Shown {
+                    user: number * at_once + place,
+                    picture,
                 })
-            })
-        });
-        Ok(MethodResult {
-            name: method.name().into(),
-            label: method.label().into(),
-            kind: method.kind().into(),
-            scores,
-            num_pictures,
-            failures: failures.collect(),
-            frechet,
-        })
-    }
-
-    /// A user's mean scores, the distance of all pictures from the catalogue's, and their number.
-    fn judged(&self, drawn: &Drawn) -> anyhow::Result<(Vec<Scores>, Option<f64>, usize)> {
-        let each = drawn.iter().enumerate().flat_map(|(user, seeds)| {
-            let good = seeds.iter().filter_map(|picture| picture.as_ref().ok());
-            good.map(move |picture: &RgbImage| Shown { user, picture })
-        });
-        let shown: Vec<Shown<'_>> = each.collect();
-        let width = self.comparison.items.visual.first().map_or(0, Vec::len);
-        let mut statistics = FeatureStatistics::new(width);
-        let judged = self.judges.judge(&shown, &mut statistics)?;
-        let mut by_user: BTreeMap<usize, Vec<Scores>> = BTreeMap::new();
-        for (shown, scores) in shown.iter().zip(judged) {
-            by_user.entry(shown.user).or_default().push(scores);
+                .collect();
+            let scores = self.judges.judge(&shown, &mut judged.tally)?;
+            judged.result.scores.extend(scores);
+            judged.result.num_pictures += shown.len();
         }
-        let scores = (0..drawn.len())
-            .map(|user| {
-                by_user
-                    .get(&user)
-                    .map_or_else(Scores::new, |all| mean_scores(all))
-            })
-            .collect();
-        // One picture has no spread and so no distance.
-        let distance = frechet_distance(&statistics, &self.catalogue).ok();
-        Ok((scores, distance.map(|value| 100.0 * value), shown.len()))
+        Ok(Some(self.closed(judged)))
     }
 }
 

@@ -4,7 +4,7 @@ use image::RgbImage;
 use image::imageops::{FilterType, resize};
 
 use super::results::Results;
-use super::{Comparison, Drawn};
+use super::{Comparison, Kept};
 use crate::app::exhibition::Visitor;
 use crate::app::pictures::png;
 use crate::app::report::{Drawing, DrawingKind, HistoryPicture, Picture, UserPanel};
@@ -46,7 +46,7 @@ pub fn chosen(count: usize, shown: usize) -> Vec<(usize, &'static str)> {
         .collect()
 }
 
-/// The panels of the chosen users; `drawn` holds each method's label and its pictures of the first seed.
+/// The panels of the chosen users, with what each method drew from the first seed.
 ///
 /// # Errors
 /// When a picture of the data cannot be used.
@@ -54,7 +54,7 @@ pub fn panels(
     comparison: &Comparison,
     visitors: &[Visitor<'_>],
     results: &Results,
-    drawn: &[(String, Drawn)],
+    kept: &[Kept],
 ) -> anyhow::Result<Vec<UserPanel>> {
     let Some((metric, order)) = order(results) else {
         return Ok(Vec::new());
@@ -71,7 +71,7 @@ pub fn panels(
                 order.len(),
                 metric.key()
             );
-            panel(comparison, &visitors[user], user, results, drawn, note)
+            panel(comparison, &visitors[user], user, results, kept, note)
         })
         .collect()
 }
@@ -81,7 +81,7 @@ fn panel(
     visitor: &Visitor<'_>,
     user: usize,
     results: &Results,
-    drawn: &[(String, Drawn)],
+    kept: &[Kept],
     note: String,
 ) -> anyhow::Result<UserPanel> {
     let sample = &visitor.sample;
@@ -111,8 +111,9 @@ fn panel(
     };
     let reference = item(sample.reference, LARGE)?;
     let mut drawings = vec![plain("Reference", DrawingKind::Reference, reference)];
-    for (label, pictures) in drawn {
-        let Some(Ok(own)) = pictures[user].first() else {
+    for method in kept {
+        let label = &method.label;
+        let Some(own) = comparison.kept(method, visitor) else {
             continue;
         };
         let text = format!("{label} for user {}", sample.user);
@@ -120,7 +121,7 @@ fn panel(
             "RAGAR" => DrawingKind::Ours,
             _ => DrawingKind::Other,
         };
-        let mut drawing = plain(label, kind, picture(own, text, LARGE)?);
+        let mut drawing = plain(label, kind, picture(&own, text, LARGE)?);
         let judged = results.methods.iter().find(|method| method.label == *label);
         let scores = judged.map(|method| &method.scores[user]);
         if let (Some(scores), 1) = (scores, results.seeds.len()) {

@@ -8,17 +8,21 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::Comparison;
+use crate::app::assembly::features;
 use crate::app::backend::Backend;
 use crate::app::exhibition::{Visitor, numbered};
 use crate::data::image::ImageError;
-use crate::evaluation::frechet::FeatureStatistics;
+use crate::evaluation::frechet::{FeatureStatistics, frechet_distance};
 use crate::evaluation::metric::{Metric, Scores};
 use crate::evaluation::perceptual::{perceptual_distances, picture_similarity};
 use crate::evaluation::ranking::rank_change;
 use crate::evaluation::similarity::{Comparison as With, mean_cosine, similarities};
 use crate::evaluation::truth::{LabelledItems, Truth, TruthJudge};
+use crate::features::inception::InceptionExtractor;
+use crate::networks::inception::WIDTH;
 use crate::networks::lpips::Lpips;
-use crate::pretrained::{hub, lpips};
+use crate::optimisation::Progress;
+use crate::pretrained::{hub, inception, lpips};
 use crate::reflection::discriminator::{Case, Discriminator as _};
 
 /// Cosine from which on a picture counts as an item of the catalogue: it is then not compared with itself.
@@ -29,11 +33,52 @@ pub struct Judges<'a> {
     comparison: &'a Comparison,
     visitors: &'a [Visitor<'a>],
     lpips: Option<Lpips<Backend>>,
+    inception: Option<InceptionExtractor<Backend>>,
+    /// Of all pictures of the catalogue: CLIP's, and Inception's where there is one.
+    catalogue: (FeatureStatistics, Option<FeatureStatistics>),
     truth: Option<(TruthJudge, Vec<Option<Truth>>)>,
     tastes: Vec<Vec<f32>>,
     texts: Vec<Vec<f32>>,
     /// Ranks of the references' own pictures.
     ranks: Option<Vec<usize>>,
+}
+
+/// What is said of a method's pictures together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SetScores {
+    /// 100 · the Fréchet distance from the catalogue's pictures, in CLIP's space of unit vectors.
+    pub clip_fid: Option<f64>,
+    /// The same of Inception's features, not scaled.
+    pub fid: Option<f64>,
+}
+
+fn statistics(features: &[Vec<f32>]) -> FeatureStatistics {
+    let mut statistics = FeatureStatistics::new(features.first().map_or(0, Vec::len));
+    features.iter().for_each(|feature| statistics.add(feature));
+    statistics
+}
+
+/// FID's network, where the configuration names one.
+fn inception(comparison: &Comparison) -> anyhow::Result<Option<InceptionExtractor<Backend>>> {
+    let named = &comparison.config.evaluation.inception;
+    if named.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let device = &comparison.devices.frozen;
+    let (network, fingerprint) = inception::open::<Backend>(&hub::located(named), device)
+        .with_context(|| format!("evaluation.inception = \"{}\"", named.display()))?;
+    Ok(Some(InceptionExtractor {
+        network,
+        fingerprint,
+        device: device.clone(),
+    }))
+}
+
+/// The features of a method's pictures so far.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    clip: FeatureStatistics,
+    inception: FeatureStatistics,
 }
 
 /// A picture with its user.
@@ -49,8 +94,12 @@ impl<'a> Judges<'a> {
     /// Judges of pictures for `visitors`.
     ///
     /// # Errors
-    /// A network of LPIPS that cannot be loaded, labels that do not match.
-    pub fn new(comparison: &'a Comparison, visitors: &'a [Visitor<'a>]) -> anyhow::Result<Self> {
+    /// A network that cannot be loaded, a picture that cannot be used, labels that do not match.
+    pub fn new(
+        comparison: &'a Comparison,
+        visitors: &'a [Visitor<'a>],
+        progress: &dyn Progress,
+    ) -> anyhow::Result<Self> {
         let named = &comparison.config.evaluation.lpips;
         let lpips = match named.as_os_str().is_empty() {
             true => None,
@@ -59,6 +108,17 @@ impl<'a> Judges<'a> {
                 let key = || format!("evaluation.lpips = \"{}\"", named.display());
                 Some(opened.with_context(key)?)
             }
+        };
+        let inception = inception(comparison)?;
+        let of_catalogue = match &inception {
+            Some(inception) => {
+                let pictures = features::pictures(&comparison.data, &comparison.config)?;
+                let batch_size = comparison.config.evaluation.batch_size;
+                let store = features::store(&comparison.config);
+                let all = inception.features(&pictures, batch_size, &store, progress)?;
+                Some(statistics(&all))
+            }
+            None => None,
         };
         let semantic = comparison.eyes.semantic();
         let encode = |texts: Vec<&str>| -> Vec<Vec<f32>> {
@@ -70,6 +130,8 @@ impl<'a> Judges<'a> {
             comparison,
             visitors,
             lpips,
+            inception,
+            catalogue: (statistics(&comparison.items.visual), of_catalogue),
             truth: truth(comparison, visitors)?,
             tastes: encode(visitors.iter().map(|v| v.sample.summary.as_str()).collect()),
             texts: encode(
@@ -118,22 +180,38 @@ impl<'a> Judges<'a> {
         Some(judged.into_iter().map(|judgement| judgement.rank).collect())
     }
 
-    /// The scores of each picture, and its part in `statistics`.
+    /// Of no picture.
+    pub fn tally(&self) -> Tally {
+        let first = self.comparison.items.visual.first();
+        Tally {
+            clip: FeatureStatistics::new(first.map_or(0, Vec::len)),
+            inception: FeatureStatistics::new(match self.inception {
+                Some(_) => WIDTH,
+                None => 0,
+            }),
+        }
+    }
+
+    /// The scores of each picture; all are taken into `tally`.
     ///
     /// # Errors
     /// A picture of the data that cannot be used.
-    pub fn judge(
-        &self,
-        shown: &[Shown<'_>],
-        statistics: &mut FeatureStatistics,
-    ) -> anyhow::Result<Vec<Scores>> {
+    pub fn judge(&self, shown: &[Shown<'_>], tally: &mut Tally) -> anyhow::Result<Vec<Scores>> {
         if shown.is_empty() {
             return Ok(Vec::new());
         }
         let embeddings = self.embed(shown);
         embeddings
             .iter()
-            .for_each(|embedding| statistics.add(embedding));
+            .for_each(|embedding| tally.clip.add(embedding));
+        if let Some(inception) = &self.inception {
+            let pictures: Vec<&RgbImage> = shown.iter().map(|shown| shown.picture).collect();
+            let batch_size = self.comparison.config.evaluation.batch_size;
+            let features = inception.encode(&pictures, batch_size);
+            features
+                .iter()
+                .for_each(|feature| tally.inception.add(feature));
+        }
         let users: Vec<usize> = shown.iter().map(|shown| shown.user).collect();
         let ranks = self.ranks_of(&users, &embeddings);
         let mut all: Vec<Scores> = shown
@@ -152,6 +230,17 @@ impl<'a> Judges<'a> {
             self.compare(shown, scores)?;
         }
         Ok(all)
+    }
+
+    /// How far the pictures of `tally` together are from the catalogue's; one picture has no spread, and so no distance.
+    pub fn sets(&self, tally: &Tally) -> SetScores {
+        let (catalogue, of_inception) = &self.catalogue;
+        let clip = frechet_distance(&tally.clip, catalogue).ok();
+        let fid = of_inception.as_ref();
+        SetScores {
+            clip_fid: clip.map(|distance| 100.0 * distance),
+            fid: fid.and_then(|catalogue| frechet_distance(&tally.inception, catalogue).ok()),
+        }
     }
 
     /// What CLIP and the truth's judge say.

@@ -43,7 +43,7 @@ use crate::pretrained::diffusion::PretrainedDiffusion;
 use crate::pretrained::{diffusion, hub};
 
 pub use gallery::panels;
-pub use judging::{Judges, Shown};
+pub use judging::{Judges, Shown, Tally};
 pub use methods::MethodName;
 use methods::Ragar;
 use pictures::PictureCache;
@@ -86,8 +86,25 @@ pub struct Places<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// The pictures of one method: users, then seeds.
+/// The pictures of some users: users, then seeds.
 pub type Drawn = Vec<Vec<Result<RgbImage, String>>>;
+
+/// Pictures that a method drew for some users. Not all of them stand in memory at once.
+pub struct Batch<'a> {
+    /// Who drew.
+    pub method: &'a dyn Method,
+    /// The first of the users.
+    pub first: usize,
+    /// Their pictures.
+    pub drawn: Drawn,
+}
+
+/// Where the drawings of a method lie.
+pub struct Kept {
+    /// The method's name in tables.
+    pub label: String,
+    cache: PictureCache,
+}
 
 impl Comparison {
     /// Loads networks and data, and prepares the test users for `methods`.
@@ -203,7 +220,8 @@ impl Comparison {
         (first..first + self.config.evaluation.seeds).collect()
     }
 
-    /// Readies each of `names` in turn and hands it to `work` with its pictures for `visitors`.
+    /// Readies each of `names` in turn and hands its pictures for `visitors` to `work`, batch by batch. Says where those
+    /// that were drawn lie.
     ///
     /// # Errors
     /// A method that cannot be made ready, an interruption, a full disk, what `work` says.
@@ -212,8 +230,9 @@ impl Comparison {
         names: &[MethodName],
         visitors: &[Visitor<'_>],
         places: Places<'_>,
-        mut work: impl FnMut(&dyn Method, Drawn) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+        mut work: impl FnMut(Batch<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<Kept>> {
+        let mut kept = Vec::new();
         let through = names.iter().any(|name| name.trains_through_generator());
         let trained = match through {
             true => Some(self.generator_with_graph()?),
@@ -332,10 +351,20 @@ impl Comparison {
                         &self.generation,
                         device,
                     )?;
-                    let weights = places.run.join("preference.safetensors");
-                    let bytes = std::fs::read(&weights)
-                        .with_context(|| format!("cannot read {}", weights.display()))?;
-                    let digest = Sha256::digest(&bytes);
+                    // What `ragar train` leaves, in one file or with the adapter apart.
+                    let mut hash = Sha256::new();
+                    for name in [
+                        "preference.safetensors",
+                        "adapter/adapter_model.safetensors",
+                    ] {
+                        let weights = places.run.join(name);
+                        if weights.is_file() {
+                            let bytes = std::fs::read(&weights)
+                                .with_context(|| format!("cannot read {}", weights.display()))?;
+                            hash.update(Sha256::digest(&bytes));
+                        }
+                    }
+                    let digest = hash.finalize();
                     Box::new(Ragar {
                         studio: &studio,
                         model,
@@ -355,67 +384,58 @@ impl Comparison {
                     MethodError::Interrupted { step } => Interrupted::after(step).into(),
                     other => anyhow::Error::from(other).context(method.label()),
                 })?;
-            let drawn = self.drawn(method.as_ref(), &requests, places)?;
-            work(method.as_ref(), drawn)?;
+            kept.extend(self.draw(method.as_ref(), &requests, places, &mut work)?);
         }
-        Ok(())
+        Ok(kept)
     }
 
-    /// The pictures of one method, from the disk or drawn now.
-    fn drawn(
+    /// The picture of the first seed that a method drew for a user, where there is one.
+    pub fn kept(&self, kept: &Kept, visitor: &Visitor<'_>) -> Option<RgbImage> {
+        let request = Request {
+            history: visitor.history,
+            sample: &visitor.sample,
+        };
+        let seed = self.config.inference.seed;
+        kept.cache.get(&request, &self.words(&request), seed)
+    }
+
+    /// Whatever decides a picture beside method, user, reference and seed.
+    fn words(&self, request: &Request<'_>) -> String {
+        let sample = request.sample;
+        json!([
+            sample.keywords,
+            sample.summary,
+            sample.preference_prompt,
+            sample.global_prompt,
+            self.items.captions[sample.reference],
+            self.data.folder().catalogue[sample.reference].text,
+            request.history.history,
+        ])
+        .to_string()
+    }
+
+    /// The pictures of one method, from the disk or drawn now, handed to `work` some users at a time.
+    fn draw(
         &self,
         method: &dyn Method,
         requests: &[Request<'_>],
         places: Places<'_>,
-    ) -> anyhow::Result<Drawn> {
+        work: &mut impl FnMut(Batch<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Kept>> {
         let root = places.out.join("images");
         let cache = PictureCache::new(&root, method.name(), &method.fingerprint());
-        // Words decide a picture, too.
-        let words = |request: &Request<'_>| {
-            let sample = request.sample;
-            json!([
-                sample.keywords,
-                sample.summary,
-                sample.preference_prompt,
-                sample.global_prompt,
-                self.items.captions[sample.reference],
-                self.data.folder().catalogue[sample.reference].text,
-                request.history.history,
-            ])
-            .to_string()
-        };
-        let seeds = self.seeds();
         let keep = method.kind() == MethodKind::Contender;
-        let mut all: Drawn = vec![Vec::with_capacity(seeds.len()); requests.len()];
-        let mut done = 0;
+        let seeds = self.seeds();
         let name = format!("drawing: {}", method.label());
-        places.progress.begin(&name, seeds.len() * requests.len());
-        for &seed in &seeds {
-            for first in (0..requests.len()).step_by(self.config.inference.images_per_batch) {
-                let last = (first + self.config.inference.images_per_batch).min(requests.len());
-                let batch = &requests[first..last];
-                let mut found: Vec<Option<Result<RgbImage, String>>> = batch
-                    .iter()
-                    .map(|request| match keep {
-                        true => cache.get(request, &words(request), seed).map(Ok),
-                        false => None,
-                    })
-                    .collect();
-                let missing: Vec<usize> =
-                    (0..batch.len()).filter(|at| found[*at].is_none()).collect();
-                let asked: Vec<Request<'_>> = missing.iter().map(|at| batch[*at]).collect();
-                for (at, drawn) in missing.iter().zip(method.draw(&asked, seed)) {
-                    if let (Ok(picture), true) = (&drawn, keep) {
-                        cache.put(&batch[*at], &words(&batch[*at]), seed, picture)?;
-                    }
-                    found[*at] = Some(drawn.map_err(|error| error.to_string()));
+        places.progress.begin(&name, requests.len());
+        let at_once = self.config.inference.images_per_batch;
+        for (number, batch) in requests.chunks(at_once).enumerate() {
+            let mut drawn: Drawn = vec![Vec::with_capacity(seeds.len()); batch.len()];
+            for &seed in &seeds {
+                let pictures = self.batch(method, batch, seed, keep.then_some(&cache))?;
+                for (row, picture) in drawn.iter_mut().zip(pictures) {
+                    row.push(picture);
                 }
-                for (row, found) in all[first..last].iter_mut().zip(found) {
-                    let none = || Err("the method returned no picture".to_string());
-                    row.push(found.unwrap_or_else(none));
-                }
-                done += batch.len();
-                places.progress.advance(done, "");
                 if places.interrupt.is_raised() {
                     places.progress.end();
                     let text =
@@ -423,9 +443,46 @@ impl Comparison {
                     return Err(Interrupted(text.into()).into());
                 }
             }
+            let first = number * at_once;
+            work(Batch {
+                method,
+                first,
+                drawn,
+            })?;
+            places.progress.advance(first + batch.len(), "");
         }
         places.progress.end();
-        Ok(all)
+        Ok(keep.then(|| Kept {
+            label: method.label().to_string(),
+            cache,
+        }))
+    }
+
+    /// A picture per request, those of `cache` first.
+    fn batch(
+        &self,
+        method: &dyn Method,
+        batch: &[Request<'_>],
+        seed: u64,
+        cache: Option<&PictureCache>,
+    ) -> anyhow::Result<Vec<Result<RgbImage, String>>> {
+        let mut found: Vec<Option<Result<RgbImage, String>>> = batch
+            .iter()
+            .map(|request| cache?.get(request, &self.words(request), seed).map(Ok))
+            .collect();
+        let missing: Vec<usize> = (0..batch.len()).filter(|at| found[*at].is_none()).collect();
+        let asked: Vec<Request<'_>> = missing.iter().map(|at| batch[*at]).collect();
+        for (at, drawn) in missing.into_iter().zip(method.draw(&asked, seed)) {
+            if let (Ok(picture), Some(cache)) = (&drawn, cache) {
+                cache.put(&batch[at], &self.words(&batch[at]), seed, picture)?;
+            }
+            found[at] = Some(drawn.map_err(|error| error.to_string()));
+        }
+        let none = || Err("the method returned no picture".to_string());
+        Ok(found
+            .into_iter()
+            .map(|found| found.unwrap_or_else(none))
+            .collect())
     }
 
     fn generator_with_graph(&self) -> anyhow::Result<PretrainedDiffusion<Backend>> {

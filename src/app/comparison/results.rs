@@ -38,6 +38,8 @@ pub struct MethodResult {
     pub failures: Vec<Failure>,
     /// 100 · the Fréchet distance from all pictures of the catalogue, in CLIP's space of unit vectors.
     pub frechet: Option<f64>,
+    /// The same of Inception's features, not scaled: FID, where `evaluation.inception` names the network.
+    pub fid: Option<f64>,
 }
 
 /// A difference between two methods.
@@ -204,6 +206,9 @@ impl Results {
             if let Some(distance) = method.frechet {
                 scores.insert("CLIP-FID".into(), whole(distance, count));
             }
+            if let Some(distance) = method.fid {
+                scores.insert("FID".into(), whole(distance, count));
+            }
             ScoreRow {
                 name: method.label.clone(),
                 kind: method.kind,
@@ -218,11 +223,15 @@ impl Results {
         ScoreTable {
             title: "Pictures".into(),
             note: "Pictures judged, and those that a method failed to draw, which no mean above holds. CLIP-FID: 100 · Fréchet distance from all pictures of the catalogue in CLIP's space of unit vectors; it falls with the number of pictures, so compare equal numbers only, and never with FID of Inception.".into(),
-            metrics: vec![
+            metrics: [
                 plain("pictures", true, 0),
                 plain("failed", false, 0),
                 plain("CLIP-FID", false, 2),
-            ],
+                plain("FID", false, 2),
+            ]
+            .into_iter()
+            .filter(|column| column.key != "FID" || self.methods.iter().any(|m| m.fid.is_some()))
+            .collect(),
             rows: rows.collect(),
         }
     }

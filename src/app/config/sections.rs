@@ -248,6 +248,8 @@ pub struct EvaluationConfig {
     pub seeds: u64,
     /// Folder of a perceptual distance: a classifier and the published heads of LPIPS. Empty: none is computed.
     pub lpips: PathBuf,
+    /// FID's InceptionV3, as pytorch-fid publishes it: a file or a folder. Empty: CLIP-FID alone is computed.
+    pub inception: PathBuf,
     /// Pictures compared at once on the device.
     pub batch_size: usize,
 }
@@ -273,6 +275,7 @@ impl Default for EvaluationConfig {
             seed: 0,
             seeds: 1,
             lpips: PathBuf::new(),
+            inception: PathBuf::new(),
             batch_size: 32,
         }
     }

@@ -24,7 +24,7 @@ use crate::evaluation::interval::{BootstrapOptions, Interval, bootstrap};
 use crate::evaluation::paired::{PairedComparison, compare_paired};
 use crate::optimisation::{Interrupt, Silent};
 use crate::recommender::rank::{RankingScores, evaluate_embeddings};
-use crate::recommender::{Interactions, ItemFeatures, Micro};
+use crate::recommender::{FeatureTable, Interactions, ItemFeatures, Micro};
 use crate::training::recommender::{TrainingSurroundings, masks, train};
 
 /// Length of the judged lists (paper: 10).
@@ -72,8 +72,10 @@ struct Lists {
 
 impl Lists {
     fn push(&mut self, scores: RankingScores) {
-        self.recall.push(scores.recall);
-        self.ndcg.push(scores.ndcg);
+        // The gain of no hit is a sum of nothing, which is a negative zero.
+        let plain = |values: Vec<f64>| values.into_iter().map(|value| value + 0.0).collect();
+        self.recall.push(plain(scores.recall));
+        self.ndcg.push(plain(scores.ndcg));
     }
 
     fn figures(&self, originals: Option<&Self>, options: &BootstrapOptions) -> Figures {
@@ -123,14 +125,23 @@ pub fn augmentation(
         interrupt: &interrupt,
         progress: &watcher,
     };
-    let mut conditions = vec![("originals".to_string(), ground.features.clone())];
-    let mut replaced = 0;
-    comparison.each_method(methods, &visitors, places, |method, drawn| {
-        let (features, count) = with_pictures(&comparison, &ground, &visitors, &drawn)?;
-        replaced = replaced.max(count);
-        conditions.push((method.label().to_string(), features));
+    let mut sums: Vec<(String, Sums)> = Vec::new();
+    comparison.each_method(methods, &visitors, places, |batch| {
+        let label = batch.method.label();
+        if sums.last().is_none_or(|(name, _)| name != label) {
+            sums.push((label.to_string(), Sums::new()));
+        }
+        if let Some((_, sums)) = sums.last_mut() {
+            let visitors = &visitors[batch.first..];
+            add(&comparison, &ground, visitors, &batch.drawn, sums);
+        }
         Ok(())
     })?;
+    let replaced = sums.iter().map(|(_, sums)| sums.len()).max().unwrap_or(0);
+    let mut conditions = vec![("originals".to_string(), ground.features.clone())];
+    for (name, sums) in sums {
+        conditions.push((name, with_pictures(&ground, sums)?));
+    }
 
     let study = Study {
         comparison: &comparison,
@@ -176,16 +187,18 @@ pub fn augmentation(
     session.output.result(text, &study)
 }
 
-/// The features of all items with those of drawn pictures in their references' places, and how many were replaced. A
-/// picture that failed replaces nothing.
-fn with_pictures(
+/// The sum of the features drawn in an item's place, by the item's row.
+type Sums = BTreeMap<usize, Vec<f32>>;
+
+/// Takes up the pictures drawn for `visitors`; one that failed adds nothing.
+fn add(
     comparison: &Comparison,
     ground: &Ground,
     visitors: &[Visitor<'_>],
     drawn: &Drawn,
-) -> anyhow::Result<(ItemFeatures, usize)> {
+    sums: &mut Sums,
+) {
     let visual = comparison.eyes.visual();
-    let mut sums: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
     for (visitor, pictures) in visitors.iter().zip(drawn) {
         let Some(row) = ground.items.row(visitor.sample.reference) else {
             continue;
@@ -198,20 +211,26 @@ fn with_pictures(
             let sum = sums
                 .entry(row)
                 .or_insert_with(|| vec![0.0; embedding.len()]);
-            sum.iter_mut()
-                .zip(&embedding)
-                .for_each(|(sum, value)| *sum += value);
+            for (sum, value) in sum.iter_mut().zip(&embedding) {
+                *sum += value;
+            }
         }
     }
-    let count = sums.len();
-    let mut image = ground.features.image.clone();
+}
+
+/// The features of all items, with the mean direction of what was drawn in their references' places.
+fn with_pictures(ground: &Ground, sums: Sums) -> anyhow::Result<ItemFeatures> {
+    let given = &ground.features.image;
+    let mut rows: Vec<Vec<f32>> = (0..given.num_rows())
+        .map(|row| given.row(row).to_vec())
+        .collect();
     for (row, mut sum) in sums {
         let length = sum.iter().map(|value| value * value).sum::<f32>().sqrt();
         sum.iter_mut().for_each(|value| *value /= length.max(1e-12));
-        image = image.with_row(row, &sum);
+        rows[row] = sum;
     }
-    let features = ItemFeatures::new(image, ground.features.text.clone())?;
-    Ok((features, count))
+    let image = FeatureTable::from_rows("image", &rows)?;
+    Ok(ItemFeatures::new(image, ground.features.text.clone())?)
 }
 
 /// Each visitor's reference as what the user should be shown; nothing for other users.
