@@ -115,6 +115,7 @@ pub fn run(session: &Session, quick: bool, out: &Path) -> anyhow::Result<()> {
     let parts = Parts {
         config,
         eyes: &eyes,
+        language: &language,
         generation: &generation,
         ranking: &ranking,
         devices: &devices,

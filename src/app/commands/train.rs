@@ -88,6 +88,7 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
     let parts = Parts {
         config,
         eyes: &eyes,
+        language: &language,
         generation: &generation,
         ranking: &ranking,
         devices: &devices,
@@ -137,6 +138,8 @@ pub struct Parts<'a> {
     pub config: &'a RunConfig,
     /// CLIP.
     pub eyes: &'a Eyes,
+    /// The language model, without a graph: training records one over the same weights.
+    pub language: &'a Language,
     /// The generator.
     pub generation: &'a Generation,
     /// The judge.
@@ -164,8 +167,7 @@ impl Parts<'_> {
         use burn::module::AutodiffModule as _;
 
         let config = self.config;
-        // The language model once more, this time where a graph is recorded.
-        let language = Language::open(&config.models, &self.devices.train)?;
+        let language = self.language.tracked();
         let device = &self.devices.train;
         let model = preference::fresh(config, &language, self.generation, device)?;
         let text = self.generation.text(self.eyes);

@@ -254,7 +254,12 @@ impl Comparison {
                 device: &self.devices.frozen,
             },
             identity: self.generation.fingerprint.clone(),
-            sampler: serde_json::to_string(&options)?,
+            // Half precision draws otherwise.
+            sampler: format!(
+                "{} {}",
+                serde_json::to_string(&options)?,
+                serde_json::to_string(&self.config.models.dtype)?
+            ),
             catalogue: &self.data.folder().catalogue,
             captions: &self.items.captions,
             visual: &self.items.visual,

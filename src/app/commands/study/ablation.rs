@@ -222,8 +222,7 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
     let mut results: Vec<(&str, &str, Vec<Columns>)> = vec![("", UNTRAINED, Vec::new())];
     let untrained = {
         use burn::module::AutodiffModule as _;
-        let language = Language::open(&config.models, &devices.train)?;
-        let fresh = preference::fresh(config, &language, &generation, &devices.train)?;
+        let fresh = preference::fresh(config, &language.tracked(), &generation, &devices.train)?;
         held_out
             .measure(&fresh.valid(), &held_out.samples(), UNTRAINED)?
             .0
@@ -253,6 +252,7 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
             let parts = Parts {
                 config: &config,
                 eyes: &eyes,
+                language: &language,
                 generation: &generation,
                 ranking: &ranking,
                 devices: &devices,
