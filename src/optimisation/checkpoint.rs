@@ -292,6 +292,29 @@ fn read(folder: &Path) -> Result<(Manifest, BTreeMap<String, NamedTensors>), Str
     Ok((manifest, groups))
 }
 
+/// Writes one group of tensors as a file of its own: aside, then renamed.
+///
+/// # Errors
+/// When the file cannot be written; what stood there before stays whole.
+pub fn write_group(path: &Path, tensors: &NamedTensors) -> std::io::Result<()> {
+    let aside = path.with_extension("safetensors.tmp");
+    let written = serialize(tensors)
+        .and_then(|bytes| write_synced(&aside, &bytes))
+        .and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written
+}
+
+/// Reads what [`write_group`] wrote.
+///
+/// # Errors
+/// When the file cannot be read or is no such file.
+pub fn read_group(path: &Path) -> std::io::Result<NamedTensors> {
+    deserialize(&fs::read(path)?).map_err(std::io::Error::other)
+}
+
 fn serialize(tensors: &NamedTensors) -> std::io::Result<Vec<u8>> {
     let converted: Vec<(&String, TensorData)> = tensors
         .iter()

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use burn::module::AutodiffModule as _;
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
-use model_import::{read_tensors_with_metadata, write_tensors};
 use serde::Serialize;
 
 use super::config::{MicroBatch, MicroBatchRule};
@@ -19,6 +18,7 @@ use crate::generation::calibrator::Pool;
 use crate::generation::conditioning::RememberingTextEncoder;
 use crate::generation::preference::PreferenceModel;
 use crate::generation::sample::Sample;
+use crate::optimisation::checkpoint::{read_group, write_group};
 use crate::optimisation::parameters::{self, Selection};
 use crate::optimisation::{AdamW, CheckpointStore, ParameterAverage};
 use crate::reflection::ReflectionConfig;
@@ -38,6 +38,8 @@ struct Replay<'a> {
     prompts: Vec<&'a str>,
     parts: &'a crate::reflection::step::Parts,
 }
+
+const BEST: &str = "best.safetensors";
 
 /// What a checkpoint belongs to.
 #[derive(Serialize)]
@@ -328,9 +330,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
             run.state.best = Some(Best { step, score });
             run.state.stale = 0;
             let tensors = run.shown_parameters();
-            let metadata = [("step".to_string(), step.to_string())].into();
-            write_tensors(&self.best(), &tensors, &metadata)
-                .map_err(|e| self.at("best.safetensors", std::io::Error::other(e)))?;
+            write_group(&self.best(), &tensors).map_err(|e| self.at(BEST, e))?;
             let text = format!("best {} so far: {score:.4}", settings.metric);
             desk.log.event(step, "best", &text)?;
         } else {
@@ -351,8 +351,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
     /// The weights to keep.
     fn result(&self, run: Run<B>) -> Result<PreferenceModel<B>, TrainingError> {
         if run.state.best.is_some() {
-            let (tensors, _) = read_tensors_with_metadata(&self.best())
-                .map_err(|e| self.at("best.safetensors", std::io::Error::other(e)))?;
+            let tensors = read_group(&self.best()).map_err(|e| self.at(BEST, e))?;
             return Ok(parameters::restore::<B, _>(
                 run.model,
                 &tensors,
@@ -393,7 +392,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
     }
 
     fn best(&self) -> PathBuf {
-        self.folder.join("best.safetensors")
+        self.folder.join(BEST)
     }
 
     fn at(&self, name: &str, source: std::io::Error) -> TrainingError {
