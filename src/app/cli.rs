@@ -79,7 +79,7 @@ pub enum Command {
             ragar demo --set training.steps=200 --device tch"
     )]
     Demo {
-        /// Two minutes in place of ten: too little to learn much
+        /// Ten seconds in place of a minute: too little to learn much
         #[arg(long)]
         quick: bool,
         /// The run's folder

@@ -6,6 +6,18 @@ use super::losses::Distance;
 use super::reward::{Baseline, RewardForm};
 use crate::networks::scheduler::SchedulerChoice;
 
+/// Which noises are tried around `E_gen`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exploration {
+    /// `N(0, I)` over all tokens (paper).
+    #[default]
+    Independent,
+    /// One noise for all tokens of an image (ours): `Q` times fewer directions to tell apart by the same few rewards. The
+    /// gradient then moves all tokens alike.
+    SharedByTokens,
+}
+
 /// Settings of the reflection module. Only `num_noises` is in the paper; the rest is our reading.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -14,6 +26,8 @@ pub struct ReflectionConfig {
     pub num_noises: usize,
     /// σ: deviation of the exploration, in units of the conditioning.
     pub sigma: f32,
+    /// Which noises are tried.
+    pub exploration: Exploration,
     /// Whether σ is trained too, from `sigma` on (ours).
     pub learn_sigma: bool,
     /// Whether all images of a sample start from the same latent, so that their rewards differ by the conditioning alone
@@ -52,6 +66,7 @@ impl Default for ReflectionConfig {
         Self {
             num_noises: 3,
             sigma: 0.1,
+            exploration: Exploration::Independent,
             learn_sigma: false,
             common_noise: true,
             margin: 0.0,

@@ -13,4 +13,4 @@ pub mod reward;
 pub mod rollout;
 pub mod step;
 
-pub use config::ReflectionConfig;
+pub use config::{Exploration, ReflectionConfig};

@@ -71,7 +71,7 @@ pub fn rollout<B: Backend>(
     seconds: &mut Seconds,
 ) -> Result<Rollout<B>, SchedulerError> {
     // (11)
-    let explored = explore(general, sigma, batch, config.num_noises, moment);
+    let explored = explore(general, sigma, batch, config, moment);
     // (12) Each image is a conditioning and a latent. The keyword image is drawn once per sample and run.
     let mut conditionings = Vec::new();
     let mut latents = Vec::new();
@@ -109,7 +109,7 @@ fn explore<B: Backend>(
     general: &Tensor<B, 3>,
     sigma: Tensor<B, 1>,
     batch: &[&Sample],
-    num_noises: usize,
+    config: &ReflectionConfig,
     moment: Moment,
 ) -> Tensor<B, 4> {
     let [_, tokens, width] = general.dims();
@@ -124,7 +124,13 @@ fn explore<B: Backend>(
                 noise: 0,
                 step: moment.step,
             };
-            exploration_noise(key, num_noises, [tokens, width], &general.device())
+            exploration_noise(
+                key,
+                config.exploration,
+                config.num_noises,
+                [tokens, width],
+                &general.device(),
+            )
         })
         .collect();
     let noise: Tensor<B, 4> = Tensor::stack(noise, 0);

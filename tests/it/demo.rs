@@ -142,4 +142,121 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
         assert!(pair[0]["score"].as_f64() >= pair[1]["score"].as_f64());
         assert!(pair[0]["rank"].as_u64() <= pair[1]["rank"].as_u64());
     }
+
+    a_killed_training_comes_out_the_same(folder.path(), &store, &first.join("rank"));
+    studies_go_on_where_they_stopped(folder.path(), &store, &first.join("rank"));
+}
+
+/// SIGKILL in the middle: no handler runs, and still nothing is lost.
+fn a_killed_training_comes_out_the_same(folder: &Path, store: &Path, rank: &Path) {
+    let train = |out: &Path| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("ragar"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.arg("train").arg("--out").arg(out);
+        let place = format!("models.ranking={}", rank.display());
+        let store = format!("features.store={}", store.display());
+        let budget = [
+            "training.steps=8",
+            "training.save_every=1",
+            "training.average_decay=0.5",
+            "training.validation.every=4",
+            "training.validation.users=2",
+            place.as_str(),
+            store.as_str(),
+        ];
+        for value in SMALLEST.iter().chain(&budget) {
+            command.args(["--set", value]);
+        }
+        command.stderr(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::null());
+        command
+    };
+    let (whole, killed) = (folder.join("whole"), folder.join("killed"));
+    assert!(train(&whole).status().expect("it starts").success());
+    let mut process = train(&killed).spawn().expect("it starts");
+    let lines = |run: &Path, file: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(run.join(file)).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let timeless = |mut line: Value| {
+            let fields = line.as_object_mut().expect("an object");
+            fields.retain(|key, _| !key.starts_with("seconds_"));
+            line
+        };
+        lines.map(timeless).collect()
+    };
+    let begun = std::time::Instant::now();
+    while lines(&killed, "metrics.jsonl").len() < 2 && begun.elapsed().as_secs() < 120 {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    process.kill().expect("it runs");
+    process.wait().expect("it ends");
+    assert!(
+        !killed.join("preference.safetensors").exists(),
+        "killed on the way"
+    );
+    assert!(train(&killed).status().expect("it starts").success());
+    for log in ["metrics.jsonl", "validation.jsonl"] {
+        assert_eq!(lines(&whole, log), lines(&killed, log), "{log}");
+    }
+    assert_eq!(lines(&whole, "metrics.jsonl").len(), 8);
+    for file in [
+        "preference.safetensors",
+        "best.safetensors",
+        "adapter/adapter_model.safetensors",
+    ] {
+        let bytes = |run: &Path| std::fs::read(run.join(file)).expect(file);
+        assert_eq!(bytes(&whole), bytes(&killed), "{file}");
+    }
+    let pictures = std::fs::read_dir(whole.join("validation/step-000004")).expect("pictures");
+    assert_eq!(pictures.count(), 2);
+}
+
+fn studies_go_on_where_they_stopped(folder: &Path, store: &Path, rank: &Path) {
+    let place = format!("models.ranking={}", rank.display());
+    let study = |arguments: &[&str], out: &Path| -> Value {
+        let output = ragar(store)
+            .args(["--set", &place, "study", "--json"])
+            .args(arguments)
+            .arg("--out")
+            .arg(out)
+            .output()
+            .expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"))
+    };
+    let out = folder.join("gradient");
+    let gradient = study(&["gradient", "--samples", "2", "--repeats", "2"], &out);
+    assert_eq!(gradient["rows"].as_array().expect("rows").len(), 6);
+    for row in gradient["rows"].as_array().expect("rows") {
+        assert!(row["variance"].as_f64().expect("a number") > 0.0, "{row}");
+    }
+
+    let out = folder.join("ablation");
+    let arguments = ["ablation", "--seeds", "1", "--only", "losses"];
+    let ablation = study(&arguments, &out);
+    let names: Vec<&str> = ablation["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| row["variant"].as_str().expect("a name"))
+        .collect();
+    let expected = [
+        "untrained",
+        "as configured",
+        "without L_rank",
+        "without L_cal",
+        "without L_sem",
+    ];
+    assert_eq!(names, expected);
+    let text = std::fs::read_to_string(out.join("ablation.md")).expect("a table");
+    assert!(text.contains("| without L_cal |"), "{text}");
+    // What is finished is not trained again.
+    let scores = out.join("runs/without-l-cal/seed-0/scores.json");
+    let time = |path: &Path| path.metadata().and_then(|m| m.modified()).expect("a time");
+    let before = time(&scores);
+    std::fs::remove_dir_all(out.join("runs/without-l-sem")).expect("removed");
+    assert_eq!(study(&arguments, &out), ablation);
+    assert_eq!(time(&scores), before);
 }

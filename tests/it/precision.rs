@@ -133,7 +133,7 @@ fn the_adapter_trains_in_f32_over_a_language_model_in_half_precision() {
         let language = language.tracked();
         preference::fresh(&config, &language, &generation, &devices.train).unwrap()
     };
-    let prompts = vec![(3..40).collect::<Vec<u32>>(), (5..30).collect()];
+    let prompts = [(3..40).collect::<Vec<u32>>(), (5..30).collect()];
     let compute = |model: &PreferenceModel<TestBackend>| {
         let [tokens, width] = [32, 128];
         let global = noise("global", [2, tokens, width], &devices.train);

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use ragar::generation::noise::NoiseKey;
+use ragar::reflection::Exploration;
 use ragar::reflection::exploration::exploration_noise;
 use ragar::reflection::losses::{self, Distance};
 use ragar::reflection::reward::{
@@ -31,11 +32,21 @@ fn log_sigma(sigma: f32) -> Tensor<TestBackend, 1> {
 #[test]
 fn the_gradient_of_the_rank_loss_is_minus_the_mean_of_advantage_times_noise_over_sigma() {
     let [batch, noises, tokens, width] = [2, 3, 4, 5];
-    let start: Tensor<TestBackend, 3> =
-        exploration_noise(key("start"), batch, [tokens, width], &device());
-    let noise: Tensor<TestBackend, 4> =
-        exploration_noise(key("noise"), batch * noises, [tokens, width], &device())
-            .reshape([batch, noises, tokens, width]);
+    let start: Tensor<TestBackend, 3> = exploration_noise(
+        key("start"),
+        Exploration::Independent,
+        batch,
+        [tokens, width],
+        &device(),
+    );
+    let noise: Tensor<TestBackend, 4> = exploration_noise(
+        key("noise"),
+        Exploration::Independent,
+        batch * noises,
+        [tokens, width],
+        &device(),
+    )
+    .reshape([batch, noises, tokens, width]);
     let weights =
         Tensor::<TestBackend, 2>::from_data([[0.5, -1.0, 2.0], [0.25, 0.0, -3.0]], &device());
     let explored = start.clone().unsqueeze_dim::<4>(1) + noise.clone().mul_scalar(SIGMA);
@@ -286,7 +297,8 @@ fn distances_by_hand() {
 #[test]
 fn noise_depends_on_its_key_alone() {
     let of = |key: NoiseKey<'_>, count| {
-        exploration_noise::<TestBackend>(key, count, [2, 3], &device()).into_data()
+        exploration_noise::<TestBackend>(key, Exploration::Independent, count, [2, 3], &device())
+            .into_data()
     };
     let three: Vec<f32> = of(key("u"), 3).iter::<f32>().collect();
     let one: Vec<f32> = of(
@@ -320,6 +332,19 @@ fn noise_depends_on_its_key_alone() {
         .normal(2),
         "fields must not run into each other"
     );
+}
+
+#[test]
+fn shared_noise_is_the_same_for_every_token_and_of_the_same_strength() {
+    let shared = Exploration::SharedByTokens;
+    let noise = exploration_noise::<TestBackend>(key("u"), shared, 2, [3, 512], &device());
+    let values: Vec<f32> = noise.into_data().iter().collect();
+    let rows: Vec<&[f32]> = values.chunks(512).collect();
+    assert_eq!(rows[0], rows[1]);
+    assert_eq!(rows[3], rows[5]);
+    assert_ne!(rows[0], rows[3], "another image, another noise");
+    let square = rows[0].iter().map(|v| v * v).sum::<f32>() / 512.0;
+    assert!((square - 1.0).abs() < 0.2, "{square}");
 }
 
 fn judged(score: f32, rank: usize) -> Judgement {
@@ -373,7 +398,13 @@ mod calibrator {
     use super::*;
 
     fn states(name: &str, length: usize) -> Tensor<TestBackend, 3> {
-        exploration_noise(key(name), 2, [length, 8], &device())
+        exploration_noise(
+            key(name),
+            Exploration::Independent,
+            2,
+            [length, 8],
+            &device(),
+        )
     }
 
     fn padding(rows: [[bool; 5]; 2]) -> Tensor<TestBackend, 2, Bool> {

@@ -30,10 +30,15 @@ impl LanguageStep<'_> {
         self.shape.num_hidden_layers as u64 * self.layer()
     }
 
-    /// Bytes that are kept where layers are computed again in the backward pass: the states between them, and one layer.
-    pub fn kept_by_segments(&self) -> u64 {
+    /// Bytes that are kept where `layers` are recorded at once and the others computed again in the backward pass: the
+    /// states between segments, and one segment. 0 records all.
+    pub fn kept_by_segments(&self, layers: u64) -> u64 {
+        let all = self.shape.num_hidden_layers as u64;
+        if layers == 0 || layers >= all {
+            return self.kept();
+        }
         let states = self.batch * self.tokens * self.shape.hidden_size as u64 * self.bytes;
-        self.shape.num_hidden_layers as u64 * states + self.layer()
+        all.div_ceil(layers) * states + layers * self.layer()
     }
 
     /// Bytes that the graph keeps of one layer.

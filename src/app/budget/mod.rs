@@ -20,6 +20,7 @@ use crate::networks::clip::{ClipConfig, ClipTextConfig};
 use crate::networks::diffusion::{UNetConfig, VaeConfig};
 use crate::networks::llama::LlamaConfig;
 use crate::pretrained::hub;
+use crate::training::preference::MicroBatch;
 
 pub use activations::{LanguageStep, decoding_bytes, denoising_bytes};
 
@@ -95,17 +96,17 @@ pub struct Budget {
     pub weights: Vec<Line>,
     /// What trains, its gradients and moments, there all the time.
     pub training: Vec<Line>,
-    /// Kept for the backward pass while images are drawn.
+    /// Needed while learning: kept for the backward pass, and one layer's way back.
     pub step: Vec<Line>,
-    /// The largest of these is needed at a time, on top of the rest.
+    /// Needed while images are drawn, one after the other. No graph is there then.
     pub transient: Vec<Line>,
     /// The captioner, which is gone before training begins.
     pub preparation: Vec<Line>,
     /// What the device keeps for itself while training.
     pub reserved: u64,
-    /// All while training: weights, training, step, the largest transient part, reserved.
+    /// All while training: weights, what trains, the greater of learning and drawing, reserved.
     pub total: u64,
-    /// The same where only the states between layers are kept and each layer is computed again (segment checkpointing).
+    /// The same with `training.segment_layers = 1`: each layer is computed again in the backward pass.
     pub total_with_segments: u64,
     /// All while captions and keywords are prepared.
     pub total_of_preparation: u64,
@@ -153,7 +154,10 @@ impl Budget {
             shape: &shapes.language,
             lora: &config.preference.lora,
             bytes: dtype.bytes(),
-            batch: config.training.batch_size as u64,
+            batch: match config.training.micro_batch {
+                MicroBatch::Users(users) => users.min(config.training.batch_size) as u64,
+                MicroBatch::Rule(_) => config.training.batch_size as u64,
+            },
             tokens: (config.preference.max_prompt_tokens + config.preference.image_tokens) as u64,
         };
         let bytes = |what: &str, bytes: u64| Line {
@@ -162,11 +166,16 @@ impl Budget {
             dtype: String::new(),
             bytes,
         };
+        let segment_layers = config.training.segment_layers as u64;
         let queries = shapes.text.max_position_embeddings as u64;
         let mapper = activations::mapper_bytes(&config.preference.mapper, queries, language.batch);
         let step = vec![
-            bytes("language model, every layer", language.kept()),
+            bytes(
+                "language model's layers",
+                language.kept_by_segments(segment_layers),
+            ),
             bytes("mapper and fusion", mapper),
+            bytes("backward through one layer", language.layer_backward()),
         ];
         let images = config.reflection.images_per_batch as u64;
         let guided = config.reflection.guidance_scale != 1.0;
@@ -180,15 +189,15 @@ impl Budget {
                 "decoding images",
                 decoding_bytes(&shapes.vae, &shapes.unet, images, dtype.bytes()),
             ),
-            bytes("backward through one layer", language.layer_backward()),
         ];
 
         let sum = |lines: &[Line]| lines.iter().map(|line| line.bytes).sum::<u64>();
         let largest = transient.iter().map(|line| line.bytes).max().unwrap_or(0);
         let constant = sum(&weights) + sum(&training);
         let with_reserved = |bytes: u64| bytes + bytes / PAGES_PART + RESERVED;
-        let whole = constant + sum(&step) + largest;
-        let segments = constant + language.kept_by_segments() + mapper + largest;
+        let whole = constant + sum(&step).max(largest);
+        let learning = language.kept_by_segments(1) + mapper + language.layer_backward();
+        let segments = constant + learning.max(largest);
         let prepared = sum(&weights)
             + sum(&preparation)
             + language.cache(config.keywords.batch_size as u64, 512);

@@ -24,8 +24,8 @@ fn describe(budget: &Budget) -> String {
     let sections: [(&str, &[Line]); 5] = [
         ("Frozen weights", &budget.weights),
         ("Training", &budget.training),
-        ("Kept for the backward pass", &budget.step),
-        ("At work, the largest of", &budget.transient),
+        ("While learning, together", &budget.step),
+        ("While drawing, the larger of", &budget.transient),
         ("Before training, then gone", &budget.preparation),
     ];
     for (title, lines) in sections {
@@ -49,9 +49,9 @@ fn describe(budget: &Budget) -> String {
         gigabytes(budget.reserved)
     );
     for (what, bytes) in [
-        ("Training, every layer kept", budget.total),
+        ("Training, as configured", budget.total),
         (
-            "Training, segment checkpointing",
+            "Training, segments of one layer",
             budget.total_with_segments,
         ),
         ("Captions and keywords", budget.total_of_preparation),

@@ -225,7 +225,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
         run.step += 1;
         self.validate(&mut run, desk)?;
         let last = run.step == self.training.steps || run.state.stopped;
-        if last || run.step % self.training.save_every == 0 {
+        if last || run.step.is_multiple_of(self.training.save_every) {
             desk.store.save(&run.checkpoint())?;
         }
         Ok(run)

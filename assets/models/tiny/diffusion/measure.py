@@ -76,6 +76,12 @@ def main():
     pipe = StableDiffusionPipeline.from_pretrained(HERE, torch_dtype=torch.float32, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
+    again = []
+    for part in batches([np.asarray(Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB"), dtype=np.float32) for row in chosen], 64):
+        latents = pipe.vae.encode(torch.tensor(np.stack(part)).permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mode()
+        decoded = (pipe.vae.decode(latents).sample.clamp(-1, 1) + 1) * 127.5
+        again += [Image.fromarray(image.permute(1, 2, 0).round().byte().numpy()) for image in decoded]
+    report("real, encoded and decoded", again)
     drawn = []
     for part in batches([caption(row, row["style"]) for row in chosen], 32):
         seeds = [torch.Generator().manual_seed(len(drawn) + place) for place in range(len(part))]

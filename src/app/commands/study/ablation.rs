@@ -22,6 +22,7 @@ use crate::data::history::Split;
 use crate::evaluation::interval::{Interval, bootstrap};
 use crate::generation::sample::Sample;
 use crate::optimisation::{Interrupt, Silent};
+use crate::reflection::Exploration;
 use crate::reflection::reward::{Baseline, RewardForm};
 
 /// Scores in the order of the table.
@@ -104,6 +105,9 @@ fn variants(config: &RunConfig) -> Vec<Variant> {
     }
     add("options", "noise of its own for each image".into(), &|c| {
         c.reflection.common_noise = false;
+    });
+    add("options", "one noise for all tokens".into(), &|c| {
+        c.reflection.exploration = Exploration::SharedByTokens;
     });
     add("options", "learned σ".into(), &|c| {
         c.reflection.learn_sigma = true
@@ -279,7 +283,8 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
                 mean("rank_change"),
                 mean("reward")
             ));
-            columns.push(trained.scores);
+            // As a later call reads them, to the last digit.
+            columns.extend(known(&scores, &trained.configuration)?);
         }
         results.push((variant.group, &variant.name, columns));
     }

@@ -48,6 +48,8 @@ struct Row {
     variance: f64,
     /// Squared length of the mean gradient, without what its own noise adds; mean over samples.
     signal: f64,
+    /// Standard error of the signal, over samples.
+    signal_error: f64,
     /// Steps whose mean has as much signal as noise.
     steps_for_signal: f64,
     /// Deviation of the rewards within a sample's step.
@@ -196,21 +198,24 @@ pub fn gradient(
         }
         let reward_deviation = (reward_variance / (repeats * batch.len()) as f64).sqrt();
         for ((baseline, _), sums) in BASELINES.iter().zip(sums) {
-            let (mut variance, mut signal) = (0.0, 0.0);
+            let mut variance = 0.0;
+            let mut signals = Vec::new();
             for sums in &sums {
                 let whole = sums.gradient.clone().powi_scalar(2).sum();
                 let whole = f64::from(whole.into_data().iter::<f32>().next().unwrap_or(0.0));
                 let count = repeats as f64;
                 let own = (sums.squares - whole / count) / (count - 1.0);
                 variance += own / batch.len() as f64;
-                signal += (whole / (count * count) - own / count) / batch.len() as f64;
+                signals.push(whole / (count * count) - own / count);
             }
+            let (signal, signal_error) = mean_and_error(&signals);
             rows.push(Row {
                 common_noise,
                 baseline,
                 variance,
                 signal,
-                steps_for_signal: variance / signal.max(0.0),
+                signal_error,
+                steps_for_signal: variance / signal.max(f64::MIN_POSITIVE),
                 reward_deviation,
             });
         }
@@ -230,6 +235,14 @@ pub fn gradient(
     session.output.result(text, &study)
 }
 
+/// Mean and its standard error.
+fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    (mean, (squares / (count - 1.0).max(1.0) / count).sqrt())
+}
+
 /// Unbiased; 0 of fewer than two values.
 fn variance(values: &[f32]) -> f64 {
     if values.len() < 2 {
@@ -245,21 +258,23 @@ fn variance(values: &[f32]) -> f64 {
 
 fn table(study: &Study) -> String {
     let mut text = format!(
-        "{} users, {} gradients each, n = {}, σ = {}\n\n| latents | baseline | variance | signal | steps until signal = noise | deviation of rewards |\n|---|---|---|---|---|---|\n",
+        "{} users, {} gradients each, n = {}, σ = {}\n\n| latents | baseline | variance | signal ± standard error | steps until signal = noise | deviation of rewards |\n|---|---|---|---|---|---|\n",
         study.samples, study.repeats, study.noises, study.sigma
     );
     for row in &study.rows {
-        let steps = match row.steps_for_signal.is_finite() {
+        // Within two standard errors of nothing there is nothing to divide by.
+        let steps = match row.signal > 2.0 * row.signal_error {
             true => format!("{:.0}", row.steps_for_signal),
             false => "no signal seen".into(),
         };
         let _ = writeln!(
             text,
-            "| {} | {} | {:.3e} | {:.3e} | {steps} | {:.4} |",
+            "| {} | {} | {:.2e} | {:.1e} ± {:.1e} | {steps} | {:.4} |",
             if row.common_noise { "shared" } else { "own" },
             row.baseline,
             row.variance,
             row.signal,
+            row.signal_error,
             row.reward_deviation
         );
     }
