@@ -541,6 +541,32 @@ fn the_best_weights_of_validation_come_back() {
 }
 
 #[test]
+fn the_validation_of_the_untrained_model_survives_a_start_from_its_checkpoint() {
+    let mut world = World::new();
+    world.validator = Some(Box::new(Scripted(vec![(0, 0.1), (6, 0.2)])));
+    let folder = tempfile::tempdir().unwrap();
+    // As if it had been killed in its first step: raised before that is over.
+    let interrupt = Interrupt::default();
+    interrupt.raise();
+    let training = validated(6, 0);
+    let (_, outcome) = world
+        .train(folder.path(), &training, &Silent, &interrupt)
+        .unwrap();
+    assert_eq!(outcome, Outcome::Interrupted);
+    world.finish(folder.path(), &training);
+    let text = std::fs::read_to_string(folder.path().join("validation.jsonl")).unwrap();
+    let steps: Vec<u64> = text
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["step"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(steps, [0, 6], "{text}");
+}
+
+#[test]
 fn patience_ends_a_run_and_it_stays_ended() {
     let mut world = World::new();
     world.validator = Some(Box::new(Scripted(vec![(0, 0.5), (1, 0.4), (2, 0.3)])));

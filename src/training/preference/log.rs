@@ -20,8 +20,9 @@ pub(super) struct RunLog {
 }
 
 impl RunLog {
-    /// Goes on at step `step`: what was written of it and later is forgotten, but for the validation after `step` steps.
-    pub fn open(folder: &Path, step: usize) -> Result<Self, TrainingError> {
+    /// Goes on at step `step`: what was written of it and later is forgotten. What comes before it, the validation after
+    /// `step` steps included, stays where the run has `begun`.
+    pub fn open(folder: &Path, step: usize, begun: bool) -> Result<Self, TrainingError> {
         let at = |name: &str, source| TrainingError::File {
             path: folder.join(name),
             source,
@@ -29,11 +30,10 @@ impl RunLog {
         std::fs::create_dir_all(folder).map_err(|e| at("", e))?;
         let open =
             |name: &str, from| MetricsLog::open(&folder.join(name), from).map_err(|e| at(name, e));
-        let validated = if step == 0 { 0 } else { step + 1 };
         let events = EventLog::open(&folder.join(TENSORBOARD), step);
         Ok(Self {
             metrics: open(METRICS, step)?,
-            validation: open(VALIDATION, validated)?,
+            validation: open(VALIDATION, step + usize::from(begun))?,
             journal: Journal::new(&folder.join(JOURNAL)),
             events: events.map_err(|e| at(TENSORBOARD, e))?,
             folder: folder.to_path_buf(),

@@ -143,7 +143,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
             run.state.micro_batch = Some(self.micro_batch(&run.model, frozen)?);
         }
         let mut desk = Desk {
-            log: RunLog::open(self.folder, run.step)?,
+            log: RunLog::open(self.folder, run.step, begun)?,
             rollbacks: Rollbacks::open(self.folder)?,
             sampler: Sampler::new(training.seed, self.samples.len(), training.batch_size),
             store,
@@ -223,9 +223,10 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
             self.progress.advance(number + 1, &message);
         }
         run.step += 1;
-        self.validate(&mut run, desk)?;
+        let better = self.validate(&mut run, desk)?;
         let last = run.step == self.training.steps || run.state.stopped;
-        if last || run.step.is_multiple_of(self.training.save_every) {
+        // A new best is saved with the state that knows of it: a rollback must not part the two.
+        if better || last || run.step.is_multiple_of(self.training.save_every) {
             desk.store.save(&run.checkpoint())?;
         }
         Ok(run)
@@ -292,17 +293,17 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
         let micro_batch = run.state.micro_batch;
         let mut run = run.restore(&checkpoint, &checkpoints, &self.frozen.device)?;
         run.state.micro_batch = micro_batch;
-        desk.log = RunLog::open(self.folder, run.step)?;
+        desk.log = RunLog::open(self.folder, run.step, true)?;
         Ok(run)
     }
 
-    /// Draws for held-out users where it is time, and remembers the best weights.
-    fn validate(&self, run: &mut Run<B>, desk: &mut Desk) -> Result<(), TrainingError> {
+    /// Draws for held-out users where it is time, and remembers the best weights; whether these are new.
+    fn validate(&self, run: &mut Run<B>, desk: &mut Desk) -> Result<bool, TrainingError> {
         let settings = &self.training.validation;
         let due = settings.every > 0
             && (run.step.is_multiple_of(settings.every) || run.step == self.training.steps);
         let Some(validator) = self.validator.filter(|_| due) else {
-            return Ok(());
+            return Ok(false);
         };
         let step = run.step;
         let shown = run.shown();
@@ -345,7 +346,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
                 desk.log.event(step, "stopped", &text)?;
             }
         }
-        Ok(())
+        Ok(better)
     }
 
     /// The weights to keep.
