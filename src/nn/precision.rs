@@ -25,12 +25,7 @@ pub fn widened_norm<B: Backend, const D: usize>(
     norm: &GroupNorm<B>,
     input: Tensor<B, D>,
 ) -> Tensor<B, D> {
-    match input.dtype() {
-        dtype @ (DType::F16 | DType::BF16) => cast_parameters(norm.clone(), FloatDType::F32)
-            .forward(input.cast(FloatDType::F32))
-            .cast(dtype),
-        _ => norm.forward(input),
-    }
+    widened(norm, input, |norm, input| norm.forward(input))
 }
 
 /// As [`widened_norm`], over the last dimension: a state of 300 squared is beyond the largest f16.
@@ -38,10 +33,19 @@ pub fn widened_layer_norm<B: Backend, const D: usize>(
     norm: &LayerNorm<B>,
     input: Tensor<B, D>,
 ) -> Tensor<B, D> {
+    widened(norm, input, |norm, input| norm.forward(input))
+}
+
+fn widened<B: Backend, M: Module<B>, const D: usize>(
+    module: &M,
+    input: Tensor<B, D>,
+    forward: impl Fn(&M, Tensor<B, D>) -> Tensor<B, D>,
+) -> Tensor<B, D> {
     match input.dtype() {
-        dtype @ (DType::F16 | DType::BF16) => cast_parameters(norm.clone(), FloatDType::F32)
-            .forward(input.cast(FloatDType::F32))
-            .cast(dtype),
-        _ => norm.forward(input),
+        dtype @ (DType::F16 | DType::BF16) => {
+            let wide = cast_parameters(module.clone(), FloatDType::F32);
+            forward(&wide, input.cast(FloatDType::F32)).cast(dtype)
+        }
+        _ => forward(module, input),
     }
 }

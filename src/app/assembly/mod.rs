@@ -3,11 +3,13 @@
 
 pub mod data;
 pub mod features;
+pub mod labels;
 pub mod networks;
 pub mod preference;
 pub mod ranking;
 pub mod samples;
 
 pub use data::DataSet;
+pub use labels::Labels;
 pub use networks::{Eyes, Generation, Language};
 pub use ranking::{AnyRanking, Ground, Ranking};

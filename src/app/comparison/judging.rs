@@ -8,16 +8,17 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::Comparison;
+use crate::app::assembly::Labels;
 use crate::app::assembly::features;
 use crate::app::backend::Backend;
-use crate::app::exhibition::{Visitor, numbered};
+use crate::app::exhibition::Visitor;
 use crate::data::image::ImageError;
 use crate::evaluation::frechet::{FeatureStatistics, frechet_distance};
 use crate::evaluation::metric::{Metric, Scores};
 use crate::evaluation::perceptual::{perceptual_distances, picture_similarity};
 use crate::evaluation::ranking::rank_change;
 use crate::evaluation::similarity::{Comparison as With, mean_cosine, similarities};
-use crate::evaluation::truth::{LabelledItems, Truth, TruthJudge};
+use crate::evaluation::truth::{Truth, TruthJudge};
 use crate::features::inception::InceptionExtractor;
 use crate::networks::inception::WIDTH;
 use crate::networks::lpips::Lpips;
@@ -370,23 +371,14 @@ fn truth(
     comparison: &Comparison,
     visitors: &[Visitor<'_>],
 ) -> anyhow::Result<Option<(TruthJudge, Vec<Option<Truth>>)>> {
-    let Some(stickers) = comparison.data.stickers() else {
+    let Some(labels) = Labels::of(&comparison.data) else {
         return Ok(None);
     };
-    let all = &stickers.stickers;
-    let styles = numbered(all.iter().map(|sticker| sticker.style));
-    let glyphs = numbered(all.iter().map(|sticker| sticker.glyph.as_str()));
-    let held_out: Vec<bool> = all.iter().map(|sticker| sticker.held_out).collect();
-    let items = LabelledItems {
-        embeddings: &comparison.items.visual,
-        styles: &styles,
-        glyphs: &glyphs,
-        held_out: &held_out,
-    };
+    let items = labels.items(&comparison.items.visual);
     let judge = items.judge(&comparison.config.evaluation.style)?;
     let shows = |target: usize| Truth {
-        style: styles[target],
-        glyph: glyphs[target],
+        style: items.styles[target],
+        glyph: items.glyphs[target],
     };
     let truths = visitors
         .iter()

@@ -6,7 +6,6 @@ mod scores;
 mod training;
 mod validation;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -199,15 +198,4 @@ impl Exhibition<'_> {
             ..Default::default()
         })
     }
-}
-
-/// Numbers for the distinct words of a list, in order of their first appearance.
-pub fn numbered<T: Ord>(words: impl Iterator<Item = T>) -> Vec<usize> {
-    let mut numbers = BTreeMap::new();
-    words
-        .map(|word| {
-            let next = numbers.len();
-            *numbers.entry(word).or_insert(next)
-        })
-        .collect()
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Exhibition, Visitor, Works, numbered};
+use super::{Exhibition, Visitor, Works};
+use crate::app::assembly::Labels;
 use crate::app::report::{Metric, RowKind, Score, ScoreRow, ScoreTable};
 use crate::evaluation::distance::structural_similarity;
 use crate::evaluation::interval::{Interval, bootstrap};
 use crate::evaluation::ranking::rank_change;
 use crate::evaluation::similarity::{Comparison, Similarities, similarities};
-use crate::evaluation::truth::{Bounds, LabelledItems, Task, Truth, Verdict};
+use crate::evaluation::truth::{Bounds, Task, Truth, Verdict};
 use crate::reflection::reward::Judgement;
 
 /// What the judges said.
@@ -59,7 +60,7 @@ fn verdicts(
     visitors: &[Visitor<'_>],
     works: &[Works],
 ) -> anyhow::Result<Option<Verdicts>> {
-    let Some(stickers) = exhibition.data.stickers() else {
+    let Some(labels) = Labels::of(exhibition.data) else {
         return Ok(None);
     };
     let tasks: Option<Vec<Task>> = visitors
@@ -75,16 +76,7 @@ fn verdicts(
     let Some(tasks) = tasks else {
         return Ok(None);
     };
-    let all = &stickers.stickers;
-    let styles = numbered(all.iter().map(|sticker| sticker.style));
-    let glyphs = numbered(all.iter().map(|sticker| sticker.glyph.as_str()));
-    let held_out: Vec<bool> = all.iter().map(|sticker| sticker.held_out).collect();
-    let items = LabelledItems {
-        embeddings: &exhibition.items.visual,
-        styles: &styles,
-        glyphs: &glyphs,
-        held_out: &held_out,
-    };
+    let items = labels.items(&exhibition.items.visual);
     let evaluation = &exhibition.config.evaluation;
     let judge = items.judge(&evaluation.style)?;
     let truths: Vec<Truth> = tasks.iter().map(|task| items.truth(task)).collect();

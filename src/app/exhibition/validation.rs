@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 
-use super::{Visitor, numbered};
-use crate::app::assembly::{DataSet, Eyes, Generation, Ranking};
+use super::Visitor;
+use crate::app::assembly::{DataSet, Eyes, Generation, Labels, Ranking};
 use crate::app::backend::{Backend, Devices};
 use crate::app::config::RunConfig;
 use crate::app::files;
@@ -17,7 +17,7 @@ use crate::data::pixels::to_pictures;
 use crate::evaluation::interval::bootstrap;
 use crate::evaluation::ranking::rank_change;
 use crate::evaluation::similarity::cosine;
-use crate::evaluation::truth::{LabelledItems, Task, Truth, TruthJudge};
+use crate::evaluation::truth::{Task, Truth, TruthJudge};
 use crate::generation::drawing::Drawing;
 use crate::generation::preference::PreferenceModel;
 use crate::generation::sample::Sample;
@@ -288,17 +288,10 @@ fn truth(
             })
         })
         .collect();
-    let (Some(stickers), Some(tasks)) = (data.stickers(), tasks) else {
+    let (Some(labels), Some(tasks)) = (Labels::of(data), tasks) else {
         return Ok(None);
     };
-    let all = &stickers.stickers;
-    let held_out: Vec<bool> = all.iter().map(|sticker| sticker.held_out).collect();
-    let labelled = LabelledItems {
-        embeddings: &items.visual,
-        styles: &numbered(all.iter().map(|sticker| sticker.style)),
-        glyphs: &numbered(all.iter().map(|sticker| sticker.glyph.as_str())),
-        held_out: &held_out,
-    };
+    let labelled = labels.items(&items.visual);
     let judge = labelled.judge(&config.evaluation.style)?;
     let truths = tasks.iter().map(|task| labelled.truth(task)).collect();
     Ok(Some((judge, truths)))
