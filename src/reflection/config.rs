@@ -18,10 +18,46 @@ pub enum Exploration {
     SharedByTokens,
 }
 
+/// More calls than any sampler makes.
+const EVERY: usize = 1000;
+
+fn is_nothing(weight: &f32) -> bool {
+    *weight == 0.0
+}
+
+fn is_every(calls: &usize) -> bool {
+    *calls == EVERY
+}
+
+/// How the reward reaches `E_gen`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardGradient {
+    /// By the policy gradient of explored images (paper).
+    #[default]
+    Policy,
+    /// By the reward's own gradient, back through judge, visual encoder, decoder and the last denoising steps (ours).
+    Direct,
+}
+
+impl RewardGradient {
+    /// Is it the paper's?
+    pub fn is_policy(&self) -> bool {
+        *self == Self::Policy
+    }
+}
+
 /// Settings of the reflection module. Only `num_noises` is in the paper; the rest is our reading.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReflectionConfig {
+    /// How the reward reaches `E_gen`. Like the next key left out of what a checkpoint belongs to where it is the paper's.
+    #[serde(skip_serializing_if = "RewardGradient::is_policy")]
+    pub gradient: RewardGradient,
+    /// With `gradient = "direct"`: the last calls of the denoising network that the gradient goes through; more see
+    /// more of how the image comes about, and take their memory.
+    #[serde(skip_serializing_if = "is_every")]
+    pub direct_calls: usize,
     /// `n`: explored images per sample (paper: 3). 0 switches the rank loss off.
     pub num_noises: usize,
     /// σ: deviation of the exploration, in units of the conditioning.
@@ -35,6 +71,10 @@ pub struct ReflectionConfig {
     pub common_noise: bool,
     /// δ: what the personalised image must be ahead by.
     pub margin: f32,
+    /// What the likeness of image and reference's caption (cosine in CLIP's joint space) adds to the reward (ours): the
+    /// ranking model knows taste, not whether the reference is still there.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub semantic_reward: f32,
     /// The reward's form.
     pub reward: RewardForm,
     /// What is subtracted from it.
@@ -64,12 +104,15 @@ pub struct ReflectionConfig {
 impl Default for ReflectionConfig {
     fn default() -> Self {
         Self {
+            gradient: RewardGradient::Policy,
+            direct_calls: EVERY,
             num_noises: 3,
             sigma: 0.1,
             exploration: Exploration::Independent,
             learn_sigma: false,
             common_noise: true,
             margin: 0.0,
+            semantic_reward: 0.0,
             reward: RewardForm::Margin,
             baseline: Baseline::LeaveOneOut,
             normalise_advantages: true,
@@ -94,6 +137,9 @@ impl ReflectionConfig {
         if !(self.sigma > 0.0 && self.sigma.is_finite()) {
             return Err(format!("sigma = {} must be above 0", self.sigma));
         }
+        if self.direct_calls == 0 {
+            return Err("direct_calls must be at least 1: no gradient would be left".into());
+        }
         if self.num_steps == 0 || self.images_per_batch == 0 {
             return Err("num_steps and images_per_batch must be at least 1".into());
         }
@@ -102,6 +148,7 @@ impl ReflectionConfig {
             ("calibration_weight", self.calibration_weight),
             ("semantic_weight", self.semantic_weight),
             ("margin", self.margin),
+            ("semantic_reward", self.semantic_reward),
             ("guidance_scale", self.guidance_scale as f32),
         ];
         for (key, value) in weights {

@@ -25,6 +25,9 @@ use crate::recommender::{ItemSelection, MicroEmbeddings, RankingModel};
 /// Similarities held on the host at once.
 const SIMILARITIES_PER_BLOCK: usize = 1 << 22;
 
+/// By how much each number of a normalised feature is moved to see how a score changes.
+pub const DIFFERENCE: f32 = 0.02;
+
 /// A picture to judge: for whom, and in whose place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Case {
@@ -77,6 +80,26 @@ pub trait Discriminator<B: Backend> {
             self.judge(case.user, case.reference, image)
         })
         .collect()
+    }
+
+    /// Slopes of the scores in the visual features, a row per case, `[cases, d]`: by central differences of
+    /// [`DIFFERENCE`], which asks for `2d` scores a case but nothing of the model behind them, and which looks past the
+    /// jumps that a top-k graph has.
+    fn score_gradient(&self, cases: &[Case], visual: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [count, width] = visual.dims();
+        let device = visual.device();
+        let steps = Tensor::<B, 2>::eye(width, &device).mul_scalar(DIFFERENCE);
+        let steps = Tensor::cat(vec![steps.clone(), steps.neg()], 0);
+        let mut slopes = Vec::with_capacity(count * width);
+        for (row, case) in cases.iter().enumerate() {
+            let moved = visual.clone().narrow(0, row, 1) + steps.clone();
+            let judged = self.judge_all(&vec![*case; 2 * width], moved);
+            let (up, down) = judged.split_at(width);
+            let slope = |(up, down): (&Judgement, &Judgement)| up.score - down.score;
+            slopes.extend(up.iter().zip(down).map(slope));
+        }
+        let slopes = Tensor::from_data(TensorData::new(slopes, [count, width]), &device);
+        slopes.div_scalar(2.0 * DIFFERENCE)
     }
 }
 

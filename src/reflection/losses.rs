@@ -59,6 +59,18 @@ pub fn rank<B: AutodiffBackend>(
     (log_density * Tensor::from_inner(advantages)).mean().neg()
 }
 
+/// The reward's own gradient in place of `L_rank` (ours): `−⟨sg(∂R/∂E_gen), E_gen⟩`, averaged over the batch and less its
+/// own value, which means nothing; `[1]`. Both operands are `[batch, Q, d]`.
+pub fn direct_rank<B: AutodiffBackend>(
+    general: Tensor<B, 3>,
+    gradient: Tensor<B::InnerBackend, 3>,
+) -> Tensor<B, 1> {
+    let [batch, ..] = general.dims();
+    let here = Tensor::from_inner(general.clone().inner());
+    let along = (general - here) * Tensor::from_inner(gradient);
+    along.sum().div_scalar(batch as f32).neg()
+}
+
 /// `L_cal = distance(pool(E_gen), p_ret)` (equation 10), both `[batch, d]`.
 pub fn calibration<B: Backend>(
     pooled_general: Tensor<B, 2>,

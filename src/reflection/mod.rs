@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod direct;
 pub mod discriminator;
 pub mod exploration;
 pub mod losses;
@@ -13,4 +14,4 @@ pub mod reward;
 pub mod rollout;
 pub mod step;
 
-pub use config::{Exploration, ReflectionConfig};
+pub use config::{Exploration, ReflectionConfig, RewardGradient};

@@ -50,6 +50,20 @@ pub struct Reward {
     pub keyword: Judgement,
     /// δ.
     pub margin: f32,
+    /// Likeness of the image to the reference's caption, where it counts; else 0.
+    pub semantic: f32,
+}
+
+impl Reward {
+    /// The reward with the image's likeness to the reference's caption in it, weighted.
+    #[must_use]
+    pub fn with_semantic(self, likeness: f32, weight: f32) -> Self {
+        Self {
+            value: self.value + weight * likeness,
+            semantic: likeness,
+            ..self
+        }
+    }
 }
 
 /// The reward of an image beside its reference and its keyword image.
@@ -77,6 +91,18 @@ pub fn reward(
         reference,
         keyword,
         margin,
+        semantic: 0.0,
+    }
+}
+
+/// How the reward of an image changes with its score. A rank has no slope: the score's own stands in for it.
+pub fn slope(form: RewardForm, reward: &Reward) -> f32 {
+    match form {
+        RewardForm::Margin | RewardForm::Rank => 1.0,
+        RewardForm::Hinge => [reward.reference, reward.keyword]
+            .iter()
+            .filter(|other| reward.personalised.score - other.score < reward.margin)
+            .count() as f32,
     }
 }
 
@@ -125,13 +151,18 @@ mod bits {
 }
 
 impl RunningDeviation {
+    /// Takes in values; the deviation of all so far about zero.
+    pub fn take(&mut self, values: impl Iterator<Item = f32>) -> f32 {
+        for value in values {
+            self.count += 1;
+            self.squares += f64::from(value).powi(2);
+        }
+        (self.squares / self.count.max(1) as f64).sqrt().max(1e-6) as f32
+    }
+
     /// Takes in a batch and returns it divided by the deviation so far (about zero, not the mean).
     pub fn normalise(&mut self, advantages: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-        for value in advantages.iter().flatten() {
-            self.count += 1;
-            self.squares += f64::from(*value).powi(2);
-        }
-        let deviation = (self.squares / self.count.max(1) as f64).sqrt().max(1e-6) as f32;
+        let deviation = self.take(advantages.iter().flatten().copied());
         let scale = |row: Vec<f32>| row.into_iter().map(|value| value / deviation).collect();
         advantages.into_iter().map(scale).collect()
     }

@@ -10,6 +10,8 @@ use crate::generation::noise::NoiseKey;
 use crate::generation::sample::{Sample, rows};
 use crate::networks::scheduler::SchedulerError;
 
+use crate::recommender::neighbours::host;
+
 use super::clock::{Clock, Seconds};
 use super::config::ReflectionConfig;
 use super::discriminator::{Discriminator, VisualEncoder};
@@ -138,7 +140,7 @@ fn explore<B: Backend>(
 }
 
 /// Features of the images of `conditionings`, `[images, Q, d]`; no image leaves the device.
-fn draw<B: Backend>(
+pub(super) fn draw<B: Backend>(
     frozen: &Frozen<'_, B>,
     latents: &[Latent<'_>],
     conditionings: Tensor<B, 3>,
@@ -201,7 +203,18 @@ fn judge<B: Backend>(
             [first, second]
         });
         let of = |judgement| reward(config.reward, judgement, reference, keyword, config.margin);
-        rewards.push(judged.map(of).collect());
+        let row: Vec<Reward> = judged.map(of).collect();
+        rewards.push(match config.semantic_reward {
+            0.0 => row,
+            weight => {
+                let explored = features.clone().narrow(0, next - row.len(), row.len());
+                let caption = rows(&[*sample], |s| &s.reference_semantic, &frozen.device);
+                let likeness = host((explored * caption).sum_dim(1));
+                let row = row.into_iter().zip(likeness);
+                row.map(|(reward, likeness)| reward.with_semantic(likeness, weight))
+                    .collect()
+            }
+        });
     }
     rewards
 }

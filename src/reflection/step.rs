@@ -15,6 +15,7 @@ use crate::networks::scheduler::SchedulerError;
 
 use super::clock::{Clock, Seconds};
 use super::config::ReflectionConfig;
+use super::direct::{Differentiable, direct, normalised};
 use super::losses;
 use super::memory::Memory;
 use super::reward::{Reward, advantages};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub score_keyword: f32,
     /// δ.
     pub margin: f32,
+    /// Mean likeness of the explored images to the reference's caption, where it is part of the reward.
+    pub likeness: f32,
     /// Mean rank of the explored images.
     pub rank_personalised: f32,
     /// Mean rank of the references.
@@ -84,7 +87,8 @@ pub struct Settings<'a> {
     pub segment_layers: usize,
 }
 
-/// Training step `number` over `batch`; equation numbers are those of `docs/method.md`.
+/// Training step `number` over `batch`, by the reward's own gradient where `differentiable` networks are given, else by
+/// policy gradient; equation numbers are those of `docs/method.md`.
 ///
 /// First the rollout, which needs no graph: the preference as it is now, images drawn around it, their reward. Then
 /// the losses with a graph, micro-batch by micro-batch: no activation waits in memory while images are drawn.
@@ -94,6 +98,7 @@ pub struct Settings<'a> {
 pub fn step<B: AutodiffBackend>(
     model: &PreferenceModel<B>,
     frozen: &Frozen<'_, B::InnerBackend>,
+    differentiable: Option<&Differentiable<'_, B>>,
     memory: &mut Memory,
     batch: &[&Sample],
     settings: Settings<'_>,
@@ -123,29 +128,50 @@ pub fn step<B: AutodiffBackend>(
         None => Tensor::from_inner(Tensor::from_data([config.sigma.ln()], &frozen.device)),
     };
     let sigma = log_sigma.clone().inner().exp();
-    let explored = match config.num_noises {
-        0 => None,
-        _ => Some(rollout(
-            frozen,
-            memory,
-            batch,
-            &keyword.states,
-            &general,
-            sigma.clone(),
-            config,
-            Moment {
-                seed: settings.seed,
-                step: number,
-            },
-            &mut seconds,
-        )?),
+    let moment = Moment {
+        seed: settings.seed,
+        step: number,
     };
-    let rewards = explored
-        .as_ref()
-        .map_or_else(Vec::new, |r| r.rewards.clone());
-
-    // (15) How much better than the other images of the sample.
-    let (advantages, advantage_deviation) = weighed(&rewards, config, memory);
+    // (15) How much better than the other images of the sample, or where the reward itself points.
+    let (verdict, rewards, advantage_deviation) = match differentiable {
+        _ if config.num_noises == 0 => (Verdict::None, Vec::new(), 0.0),
+        None => {
+            let states = &keyword.states;
+            let rollout = rollout(
+                frozen,
+                memory,
+                batch,
+                states,
+                &general,
+                sigma.clone(),
+                config,
+                moment,
+                &mut seconds,
+            )?;
+            let (advantages, deviation) = weighed(&rollout.rewards, config, memory);
+            let rewards = rollout.rewards.clone();
+            (Verdict::Explored(rollout, advantages), rewards, deviation)
+        }
+        Some(differentiable) => {
+            let states = &keyword.states;
+            let direct = direct(
+                frozen,
+                differentiable,
+                memory,
+                batch,
+                states,
+                &general,
+                config,
+                moment,
+                &mut seconds,
+            )?;
+            let (gradient, deviation) = match config.normalise_advantages {
+                true => normalised(direct.gradient, memory),
+                false => (direct.gradient, 0.0),
+            };
+            (Verdict::Direct(gradient), direct.rewards, deviation)
+        }
+    };
 
     // (7)–(10), (15)–(17) Once more, to learn from it.
     clock.lap();
@@ -160,7 +186,7 @@ pub fn step<B: AutodiffBackend>(
                     preference,
                     micro,
                     frozen.text,
-                    explored.as_ref().map(|rollout| (rollout, &advantages[..])),
+                    &verdict,
                     log_sigma.clone(),
                     settings,
                 );
@@ -185,6 +211,7 @@ pub fn step<B: AutodiffBackend>(
             score_reference: mean(all().map(|r| r.reference.score)),
             score_keyword: mean(all().map(|r| r.keyword.score)),
             margin: config.margin,
+            likeness: mean(all().map(|r| r.semantic)),
             rank_personalised: mean(all().map(|r| r.personalised.rank as f32)),
             rank_reference: mean(all().map(|r| r.reference.rank as f32)),
             rank_keyword: mean(all().map(|r| r.keyword.rank as f32)),
@@ -196,6 +223,16 @@ pub fn step<B: AutodiffBackend>(
         rewards,
         seconds,
     })
+}
+
+/// What the ranking model's reward says of `E_gen`.
+enum Verdict<B: Backend> {
+    /// Nothing was drawn.
+    None,
+    /// Explored images with their advantages, a row per sample.
+    Explored(Rollout<B>, Vec<Vec<f32>>),
+    /// The reward's gradient, `[batch, Q, d]`.
+    Direct(Tensor<B, 3>),
 }
 
 /// A part of a batch that the language model reads at once.
@@ -279,7 +316,7 @@ fn losses_of<B: AutodiffBackend>(
     preference: Preference<B>,
     micro: &MicroBatch<'_, B::InnerBackend>,
     text: &dyn TextEncoder<B::InnerBackend>,
-    explored: Option<(&Rollout<B::InnerBackend>, &[Vec<f32>])>,
+    verdict: &Verdict<B::InnerBackend>,
     log_sigma: Tensor<B, 1>,
     settings: Settings<'_>,
 ) -> [Tensor<B, 1>; 4] {
@@ -301,14 +338,17 @@ fn losses_of<B: AutodiffBackend>(
     let semantic = losses::semantic(pool_mean(multimodal, padding), reference, config.distance);
 
     // (15) The conditioning moves towards what was rewarded.
-    let rank = match explored {
-        None => Tensor::zeros([1], &general.device()),
-        Some((rollout, advantages)) => {
+    let rank = match verdict {
+        Verdict::None => Tensor::zeros([1], &general.device()),
+        Verdict::Explored(rollout, advantages) => {
             let explored = rollout.explored.clone().narrow(0, start, count);
             let flat: Vec<f32> = advantages[start..start + count].concat();
             let weights = TensorData::new(flat, [count, config.num_noises]);
             let weights = Tensor::from_data(weights, &explored.device());
             losses::rank(general, explored, weights, log_sigma)
+        }
+        Verdict::Direct(gradient) => {
+            losses::direct_rank(general, gradient.clone().narrow(0, start, count))
         }
     };
 

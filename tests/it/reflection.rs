@@ -468,3 +468,204 @@ mod calibrator {
         );
     }
 }
+
+/// The reward's own gradient, by networks as small as they come.
+mod direct {
+    use burn::tensor::{Tensor, backend::Backend};
+    use ragar::generation::generator::{GenerateOptions, Generator};
+    use ragar::generation::noise::NoiseKey;
+    use ragar::pretrained::diffusion;
+    use ragar::reflection::discriminator::{Case, Discriminator};
+    use ragar::reflection::losses;
+    use ragar::reflection::reward::Judgement;
+
+    use crate::support::{TestBackend, compare, devices, golden_dir};
+
+    fn same<const D: usize>(
+        name: &str,
+        actual: Tensor<TestBackend, D>,
+        expected: Tensor<TestBackend, D>,
+    ) {
+        let (expected, actual) = (expected.into_data(), actual.into_data());
+        compare(name, &expected, &actual, 1e-5, 1e-4);
+    }
+
+    /// A score with a slope of its own in each number of the feature.
+    struct Curved;
+
+    impl<B: Backend> Discriminator<B> for Curved {
+        fn judge(&self, user: usize, _reference: usize, visual: Tensor<B, 2>) -> Vec<Judgement> {
+            let [_, width] = visual.dims();
+            let values: Vec<f32> = visual.into_data().iter::<f32>().collect();
+            let score = |row: &[f32]| {
+                let terms = row.iter().enumerate();
+                terms.map(|(place, x)| (user + place) as f32 * x * x).sum()
+            };
+            let rows = values.chunks(width);
+            rows.map(|row| Judgement {
+                score: score(row),
+                rank: 1,
+            })
+            .collect()
+        }
+    }
+
+    #[test]
+    fn central_differences_find_the_slopes_of_each_case_its_own() {
+        let device = devices().frozen;
+        let visual = Tensor::<TestBackend, 2>::from_data([[0.5, -0.3], [0.2, 0.9]], &device);
+        let cases = [1, 4].map(|user| Case { user, reference: 0 });
+        let slopes = Curved.score_gradient(&cases, visual);
+        // 2 · (user + place) · x
+        let expected = [[1.0, -1.2], [1.6, 9.0]];
+        same(
+            "slopes",
+            slopes,
+            Tensor::<TestBackend, 2>::from_data(expected, &device),
+        );
+    }
+
+    fn noise(stream: &str, count: usize) -> Vec<f32> {
+        let key = NoiseKey {
+            seed: 3,
+            stream,
+            user: "u",
+            item: "i",
+            noise: 0,
+            step: 0,
+        };
+        key.normal(count)
+    }
+
+    fn options() -> GenerateOptions {
+        GenerateOptions {
+            num_steps: 3,
+            guidance_scale: 2.0,
+            ..Default::default()
+        }
+    }
+
+    /// Conditioning, the empty prompt's, latents.
+    fn inputs() -> (
+        Tensor<TestBackend, 3>,
+        Tensor<TestBackend, 3>,
+        Tensor<TestBackend, 4>,
+    ) {
+        let device = devices().frozen;
+        let states = |stream: &str, batch: usize| {
+            Tensor::<TestBackend, 1>::from_data(noise(stream, batch * 16 * 32).as_slice(), &device)
+                .reshape([batch, 16, 32])
+        };
+        let latents =
+            Tensor::<TestBackend, 1>::from_data(noise("latent", 2 * 4 * 64).as_slice(), &device);
+        (
+            states("prompt", 2),
+            states("empty", 1),
+            latents.reshape([2, 4, 8, 8]),
+        )
+    }
+
+    fn generator() -> Generator<TestBackend> {
+        let folder = golden_dir("pipeline").join("model");
+        let parts = diffusion::open::<TestBackend>(&folder, &devices().frozen).unwrap();
+        Generator::new(parts.unet, parts.vae, parts.scheduler)
+    }
+
+    /// Mean of the images' squares, whose gradient is not the same everywhere.
+    fn energy(image: Tensor<TestBackend, 4>) -> Tensor<TestBackend, 1> {
+        image.powi_scalar(2).mean()
+    }
+
+    #[test]
+    fn a_tracked_drawing_is_the_same_image_however_many_calls_are_tracked() {
+        let (prompt, empty, latents) = inputs();
+        let generator = generator();
+        let unused = |_: usize| -> Tensor<TestBackend, 4> { panic!("a sampler without noise") };
+        let plain = generator
+            .generate(
+                prompt.clone(),
+                empty.clone(),
+                latents.clone(),
+                &unused,
+                &options(),
+            )
+            .unwrap();
+        let tracked = Generator::<TestBackend>::tracked(&generator);
+        for calls in [1, 2, 3, 1000] {
+            let image = tracked
+                .generate_tracked(
+                    &generator,
+                    Tensor::from_inner(prompt.clone()),
+                    empty.clone(),
+                    latents.clone(),
+                    &unused,
+                    &options(),
+                    calls,
+                )
+                .unwrap();
+            same("image", image.inner(), plain.clone());
+        }
+    }
+
+    #[test]
+    fn the_gradient_through_every_call_is_the_slope_of_the_drawing() {
+        let (prompt, empty, latents) = inputs();
+        let generator = generator();
+        let tracked = Generator::<TestBackend>::tracked(&generator);
+        let unused = |_: usize| -> Tensor<TestBackend, 4> { panic!("a sampler without noise") };
+        let gradient = |calls: usize| {
+            let leaf = Tensor::<TestBackend, 3>::from_inner(prompt.clone()).require_grad();
+            let (empty, latents) = (empty.clone(), latents.clone());
+            let image = tracked
+                .generate_tracked(
+                    &generator,
+                    leaf.clone(),
+                    empty,
+                    latents,
+                    &unused,
+                    &options(),
+                    calls,
+                )
+                .unwrap();
+            leaf.grad(&energy(image).backward()).expect("a gradient")
+        };
+        let whole = gradient(1000);
+        // Along the gradient itself the slope is its length.
+        let length = whole.clone().powi_scalar(2).sum().sqrt().into_scalar();
+        let direction = whole.clone().div_scalar(length);
+        let at = |distance: f32| {
+            let moved = prompt.clone() + direction.clone().mul_scalar(distance);
+            let (empty, latents) = (empty.clone(), latents.clone());
+            let image = generator
+                .generate(moved, empty, latents, &unused, &options())
+                .unwrap();
+            energy(image).into_scalar()
+        };
+        let step = 0.05;
+        let slope = (at(step) - at(-step)) / (2.0 * step);
+        assert!(
+            (slope - length).abs() < 0.03 * length,
+            "slope {slope}, length of the gradient {length}"
+        );
+        // A gradient through the last call alone is another one, and not nothing.
+        let last = gradient(1);
+        let apart = (whole - last.clone())
+            .powi_scalar(2)
+            .sum()
+            .sqrt()
+            .into_scalar();
+        let last = last.powi_scalar(2).sum().sqrt().into_scalar();
+        assert!(last > 0.0 && apart > 0.01 * length, "{last} and {apart}");
+    }
+
+    #[test]
+    fn the_surrogate_has_the_reward_s_gradient_over_the_batch() {
+        let (prompt, _, _) = inputs();
+        let reward = prompt.clone().mul_scalar(3.0);
+        let general = Tensor::<TestBackend, 3>::from_inner(prompt).require_grad();
+        let loss = losses::direct_rank(general.clone(), reward.clone());
+        let gradient = general.grad(&loss.backward()).expect("a gradient");
+        same("gradient", gradient, reward.mul_scalar(-0.5));
+        assert!(loss.into_scalar().abs() < 1e-6);
+    }
+}

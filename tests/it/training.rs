@@ -135,6 +135,7 @@ impl World {
                 latent_shape: [4, 8, 8],
                 device: devices.frozen.clone(),
             },
+            differentiable: None,
             training,
             reflection: &self.reflection,
             pool: Pool::Mean,

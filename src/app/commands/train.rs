@@ -14,9 +14,14 @@ use crate::app::failure::Interrupted;
 use crate::app::output::Output;
 use crate::app::session::Session;
 use crate::data::history::{History, Split};
+use crate::generation::generator::Generator;
 use crate::generation::preference::PreferenceModel;
 use crate::generation::sample::Sample;
+use crate::networks::clip::Clip;
 use crate::optimisation::{Interrupt, Progress};
+use crate::reflection::RewardGradient;
+use crate::reflection::direct::Differentiable;
+use crate::reflection::discriminator::ClipVisualEncoder;
 use crate::reflection::rollout::Frozen;
 use crate::training::preference::{Outcome, PreferenceTraining};
 
@@ -164,7 +169,7 @@ impl Parts<'_> {
         interrupt: &Interrupt,
         progress: &dyn Progress,
     ) -> anyhow::Result<PreferenceModel<Backend>> {
-        use burn::module::AutodiffModule as _;
+        use burn::module::{AutodiffModule as _, Module as _};
 
         let config = self.config;
         let language = self.language.tracked();
@@ -172,6 +177,13 @@ impl Parts<'_> {
         let model = preference::fresh(config, &language, self.generation, device)?;
         let text = self.generation.text(self.eyes);
         let visual = self.eyes.encoder();
+        let differentiable = config.reflection.gradient == RewardGradient::Direct;
+        // Shares its weights; nothing of it is computed unless it is asked for.
+        let tracked_clip = Clip::<Backend>::from_inner(self.eyes.clip.network.clone()).no_grad();
+        let tracked_visual = ClipVisualEncoder {
+            clip: &tracked_clip,
+            preprocessing: &self.eyes.clip.preprocessing,
+        };
         let origin = [
             ("clip", &self.eyes.clip.fingerprint),
             ("language_model", &language.fingerprint),
@@ -188,6 +200,10 @@ impl Parts<'_> {
                 latent_shape: self.generation.latent_shape,
                 device: self.devices.frozen.clone(),
             },
+            differentiable: differentiable.then(|| Differentiable {
+                generator: Generator::tracked(&self.generation.generator),
+                visual: &tracked_visual,
+            }),
             training: &config.training,
             reflection: &config.reflection,
             pool: config.preference.calibrator.pool,

@@ -24,6 +24,7 @@ use crate::generation::sample::Sample;
 use crate::optimisation::{Interrupt, Progress};
 use crate::reflection::ReflectionConfig;
 use crate::reflection::clock::Seconds;
+use crate::reflection::direct::Differentiable;
 use crate::reflection::rollout::Frozen;
 use crate::reflection::step::Parts;
 
@@ -62,6 +63,8 @@ pub struct PreferenceTraining<'a, B: AutodiffBackend> {
     pub samples: &'a [Sample],
     /// Everything that does not train.
     pub frozen: Frozen<'a, B::InnerBackend>,
+    /// The frozen networks where a graph is recorded: the reward's own gradient takes the place of the policy's.
+    pub differentiable: Option<Differentiable<'a, B>>,
     /// Settings of the loop.
     pub training: &'a TrainingConfig,
     /// Settings of the step.

@@ -185,7 +185,15 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
                 parts,
                 mut seconds,
                 ..
-            } = step(&run.model, frozen, memory, &batch, settings, number)?;
+            } = step(
+                &run.model,
+                frozen,
+                self.differentiable.as_ref(),
+                memory,
+                &batch,
+                settings,
+                number,
+            )?;
             let mut clock = Clock::<B::InnerBackend>::start(&frozen.device);
             let (model, norm) = run.optimizer.apply(run.model, gradients, learning_rate);
             run.model = model;

@@ -1,11 +1,13 @@
 //! The frozen image generator (method, equation 12): conditioning in, images out. It runs without a graph.
 
-use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Device, Tensor, TensorData, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
+use crate::networks::diffusion::{AutoencoderKl, PromptStates, TimeStates, UNet2DConditionModel};
 use crate::networks::scheduler::{SchedulerChoice, SchedulerConfig, SchedulerError, StepNoise};
 use crate::nn::host::over_rows;
+
+mod tracked;
 
 /// Latent pixels decoded at once: four images of 512².
 pub const LATENT_PIXELS_DECODED: usize = 4 * 64 * 64;
@@ -104,51 +106,16 @@ impl<B: Backend> Generator<B> {
     ) -> Result<Tensor<B, 4>, SchedulerError> {
         let scheduler = options.scheduler.over(&self.scheduler);
         let mut sampler = scheduler.sampler::<B>(options.num_steps)?;
-        let [batch, ..] = latents.dims();
-        let device = latents.device();
-        let guided = options.guidance_scale != 1.0;
-        let context = if guided {
-            let shape = conditioning.dims();
-            Tensor::cat(vec![unconditional.expand(shape), conditioning], 0)
-        } else {
-            conditioning
-        };
-        let rows = if guided { 2 * batch } else { batch };
-        // The sampler's arithmetic stays in f32; the network may be stored in half precision.
-        let dtype = self.unet.conv_in.weight.val().dtype();
-        let context = context.cast(dtype);
-        // Neither prompt nor times change on the way.
-        let prompt = self.unet.read_prompt(context);
-        let steps: Vec<f32> = sampler
-            .timesteps()
-            .iter()
-            .map(|step| *step as f32)
-            .collect();
-        let num_calls = steps.len();
-        let steps = TensorData::new(steps, [num_calls]);
-        let times = self.unet.read_times(Tensor::from_data(steps, &device));
+        let calls = Calls::new(
+            self,
+            conditioning,
+            unconditional,
+            sampler.timesteps(),
+            options.guidance_scale,
+        );
         let mut latents = latents.mul_scalar(sampler.initial_scale());
-        for index in 0..num_calls {
-            let input = sampler.scale_input(latents.clone(), index);
-            let input = if guided {
-                Tensor::cat(vec![input.clone(), input], 0)
-            } else {
-                input
-            };
-            let output = over_rows(rows, &device, |rows| {
-                let input = input.clone().narrow(0, rows.start, rows.len());
-                let times = times.at(index, rows.len());
-                let input = input.cast(dtype);
-                let output = self.unet.predict(input, &times, &prompt.rows(rows));
-                output.cast(DType::F32)
-            });
-            let output = if guided {
-                let without = output.clone().narrow(0, 0, batch);
-                let with = output.narrow(0, batch, batch);
-                without.clone() + (with - without).mul_scalar(options.guidance_scale)
-            } else {
-                output
-            };
+        for index in 0..sampler.timesteps().len() {
+            let output = calls.predict(index, sampler.scale_input(latents.clone(), index));
             latents = sampler.step(output, index, latents, noise);
             observe(index, &latents);
         }
@@ -170,5 +137,70 @@ impl<B: Backend> Generator<B> {
             true => decoded(0),
             false => Tensor::cat((0..batch).step_by(at_once).map(decoded).collect(), 0),
         }
+    }
+}
+
+/// The network's calls of one batch: neither prompt nor times change on the way, so both are read once.
+struct Calls<'a, B: Backend> {
+    unet: &'a UNet2DConditionModel<B>,
+    prompt: PromptStates<B>,
+    times: TimeStates<B>,
+    /// Images, each twice where `guidance` asks for it.
+    batch: usize,
+    guidance: Option<f64>,
+    dtype: DType,
+    device: Device<B>,
+}
+
+impl<'a, B: Backend> Calls<'a, B> {
+    fn new(
+        generator: &'a Generator<B>,
+        conditioning: Tensor<B, 3>,
+        unconditional: Tensor<B, 3>,
+        timesteps: &[f64],
+        guidance_scale: f64,
+    ) -> Self {
+        let unet = &generator.unet;
+        let device = conditioning.device();
+        let shape = conditioning.dims();
+        let guidance = (guidance_scale != 1.0).then_some(guidance_scale);
+        let context = match guidance {
+            Some(_) => Tensor::cat(vec![unconditional.expand(shape), conditioning], 0),
+            None => conditioning,
+        };
+        // The sampler's arithmetic stays in f32; the network may be stored in half precision.
+        let dtype = unet.conv_in.weight.val().dtype();
+        let steps: Vec<f32> = timesteps.iter().map(|step| *step as f32).collect();
+        let steps = TensorData::new(steps, [timesteps.len()]);
+        Self {
+            prompt: unet.read_prompt(context.cast(dtype)),
+            times: unet.read_times(Tensor::from_data(steps, &device)),
+            batch: shape[0],
+            unet,
+            guidance,
+            dtype,
+            device,
+        }
+    }
+
+    /// The guided prediction at call `index`, `[batch, channels, height, width]`.
+    fn predict(&self, index: usize, input: Tensor<B, 4>) -> Tensor<B, 4> {
+        let (input, rows) = match self.guidance {
+            Some(_) => (Tensor::cat(vec![input.clone(), input], 0), 2 * self.batch),
+            None => (input, self.batch),
+        };
+        let output = over_rows(rows, &self.device, |rows| {
+            let input = input.clone().narrow(0, rows.start, rows.len());
+            let times = self.times.at(index, rows.len());
+            let input = input.cast(self.dtype);
+            let output = self.unet.predict(input, &times, &self.prompt.rows(rows));
+            output.cast(DType::F32)
+        });
+        let Some(scale) = self.guidance else {
+            return output;
+        };
+        let without = output.clone().narrow(0, 0, self.batch);
+        let with = output.narrow(0, self.batch, self.batch);
+        without.clone() + (with - without).mul_scalar(scale)
     }
 }
