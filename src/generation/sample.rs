@@ -27,6 +27,10 @@ pub struct Sample {
     pub global_prompt: String,
     /// Places of the retrieved items in the history, the most similar first.
     pub retrieved: Vec<usize>,
+    /// Their captions, in the same order.
+    pub retrieved_captions: Vec<String>,
+    /// `c_r`: the reference's caption.
+    pub reference_caption: String,
     /// `p_ret`, `[d]`.
     pub retrieved_preference: Vec<f32>,
     /// `e_r`: the reference's caption embedding, normalised, `[d]`.

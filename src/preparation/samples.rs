@@ -169,7 +169,11 @@ impl Preparation<'_> {
             .replace("{keywords}", &words.keywords.join(", "))
             .replace("{reference}", &self.reference_words(reference));
         let item = &self.catalogue[reference];
+        let captions = retrieved.positions.iter();
+        let captions = captions.map(|place| self.items.captions[history.history[*place]].clone());
         Ok(Sample {
+            retrieved_captions: captions.collect(),
+            reference_caption: self.items.captions[reference].clone(),
             user: user(),
             user_index,
             reference,

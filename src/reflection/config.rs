@@ -13,6 +13,11 @@ pub enum Exploration {
     /// `N(0, I)` over all tokens (paper).
     #[default]
     Independent,
+    /// Noise in the span of what retrieval found (ours; after guided evolution strategies, Maheswaranathan et al., 2019):
+    /// random shares of the ways from the reference's caption to the retrieved items' captions, and of the way from `E_gen` to
+    /// the reference's caption, as the generator's text encoder reads them. A handful of directions, each between real
+    /// prompts, in place of thousands.
+    Retrieved,
     /// One noise for all tokens of an image (ours): `Q` times fewer directions to tell apart by the same few rewards. The
     /// gradient then moves all tokens alike.
     SharedByTokens,

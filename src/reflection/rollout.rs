@@ -13,9 +13,9 @@ use crate::networks::scheduler::SchedulerError;
 use crate::recommender::neighbours::host;
 
 use super::clock::{Clock, Seconds};
-use super::config::ReflectionConfig;
+use super::config::{Exploration, ReflectionConfig};
 use super::discriminator::{Discriminator, VisualEncoder};
-use super::exploration::exploration_noise;
+use super::exploration::{exploration_noise, noise_along, retrieved_directions};
 use super::memory::Memory;
 use super::reward::{Reward, reward};
 
@@ -73,7 +73,7 @@ pub fn rollout<B: Backend>(
     seconds: &mut Seconds,
 ) -> Result<Rollout<B>, SchedulerError> {
     // (11)
-    let explored = explore(general, sigma, batch, config, moment);
+    let explored = explore(frozen, general, sigma, batch, config, moment);
     // (12) Each image is a conditioning and a latent. The keyword image is drawn once per sample and run.
     let mut conditionings = Vec::new();
     let mut latents = Vec::new();
@@ -108,6 +108,7 @@ pub fn rollout<B: Backend>(
 
 /// `z_i = sg(E_gen) + σ ε_i`, `[batch, n, Q, d]`.
 fn explore<B: Backend>(
+    frozen: &Frozen<'_, B>,
     general: &Tensor<B, 3>,
     sigma: Tensor<B, 1>,
     batch: &[&Sample],
@@ -117,7 +118,8 @@ fn explore<B: Backend>(
     let [_, tokens, width] = general.dims();
     let noise = batch
         .iter()
-        .map(|sample| {
+        .enumerate()
+        .map(|(row, sample)| {
             let key = NoiseKey {
                 seed: moment.seed,
                 stream: "exploration",
@@ -126,6 +128,11 @@ fn explore<B: Backend>(
                 noise: 0,
                 step: moment.step,
             };
+            if config.exploration == Exploration::Retrieved {
+                let own = general.clone().narrow(0, row, 1);
+                let directions = retrieved_directions(sample, own, frozen.text);
+                return noise_along(key, config.num_noises, directions);
+            }
             exploration_noise(
                 key,
                 config.exploration,

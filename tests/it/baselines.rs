@@ -156,6 +156,8 @@ impl World {
             history("w", &[4], 2),
         ];
         let samples = histories.iter().map(|history| Sample {
+            retrieved_captions: Vec::new(),
+            reference_caption: String::new(),
             user: history.user.clone(),
             user_index: 0,
             reference: history.reference,

@@ -469,6 +469,120 @@ mod calibrator {
     }
 }
 
+/// Exploration along what retrieval found.
+mod retrieved {
+    use burn::tensor::{Tensor, TensorData, backend::Backend};
+    use ragar::generation::conditioning::{Conditioning, TextEncoder};
+    use ragar::generation::sample::Sample;
+    use ragar::reflection::exploration::{noise_along, retrieved_directions};
+
+    use super::key;
+    use crate::support::{TestBackend, compare, device};
+
+    /// A prompt's length in every place of its first token, its first letter in the second.
+    struct Letters;
+
+    impl<B: Backend> TextEncoder<B> for Letters {
+        fn encode(&self, prompts: &[&str]) -> Conditioning<B> {
+            let device = Default::default();
+            let state = |prompt: &&str| {
+                let (length, first) = (prompt.len() as f32, f32::from(prompt.as_bytes()[0]));
+                [length, length, first, first]
+            };
+            let states: Vec<f32> = prompts.iter().flat_map(state).collect();
+            let rows = prompts.len();
+            Conditioning {
+                states: Tensor::from_data(TensorData::new(states, [rows, 2, 2]), &device),
+                padding: Tensor::from_data([[false, false]], &device),
+                ends: Tensor::from_data([1], &device),
+            }
+        }
+
+        fn projection(&self) -> Option<Tensor<B, 2>> {
+            None
+        }
+    }
+
+    fn sample(retrieved: &[&str]) -> Sample {
+        Sample {
+            user: "u".into(),
+            user_index: 0,
+            reference: 0,
+            reference_id: "i".into(),
+            keywords: Vec::new(),
+            summary: String::new(),
+            preference_prompt: String::new(),
+            preference_ids: Vec::new(),
+            global_prompt: String::new(),
+            retrieved: Vec::new(),
+            retrieved_captions: retrieved.iter().map(ToString::to_string).collect(),
+            reference_caption: "aaaa".into(),
+            retrieved_preference: Vec::new(),
+            reference_semantic: Vec::new(),
+            reference_visual: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_ways_lead_from_caption_to_caption_and_have_mean_square_one() {
+        let own = Tensor::<TestBackend, 3>::from_data([[[4.0, 4.0], [97.0, 93.0]]], &device());
+        let ways = retrieved_directions(&sample(&["aaaaaa", "cccc", "aaaa"]), own, &Letters);
+        let root = 2f32.sqrt();
+        let expected = [
+            // From E_gen to the reference's caption: one number differs.
+            [[0.0, 0.0], [0.0, 2.0]],
+            [[root, root], [0.0, 0.0]],
+            [[0.0, 0.0], [root, root]],
+            // Nowhere to go.
+            [[0.0, 0.0], [0.0, 0.0]],
+        ];
+        let expected = TensorData::from(expected);
+        compare("ways", &expected, &ways.into_data(), 1e-5, 1e-4);
+    }
+
+    #[test]
+    fn noise_along_ways_stays_in_their_span_and_has_the_strength_of_independent_noise() {
+        let [count, tokens, width] = [3, 8, 8];
+        let ways = Tensor::<TestBackend, 3>::from_data(
+            TensorData::new(
+                key("ways").normal(count * tokens * width),
+                [count, tokens, width],
+            ),
+            &device(),
+        );
+        let squares = ways.clone().powi_scalar(2).mean_dim(2).mean_dim(1);
+        let ways = ways / squares.sqrt();
+        let noise = noise_along(key("u"), 4000, ways.clone());
+        let square: f32 = noise.clone().powi_scalar(2).mean().into_scalar();
+        assert!((square - 1.0).abs() < 0.1, "mean square {square}");
+        // A vector that is orthogonal to all ways sees nothing of the noise.
+        let ways = ways.reshape([count, tokens * width]);
+        let mut stranger = Tensor::<TestBackend, 2>::from_data(
+            TensorData::new(key("stranger").normal(tokens * width), [1, tokens * width]),
+            &device(),
+        );
+        let mut basis: Vec<Tensor<TestBackend, 2>> = Vec::new();
+        for row in 0..count {
+            let mut way = ways.clone().narrow(0, row, 1);
+            for known in &basis {
+                let share = way.clone().matmul(known.clone().transpose());
+                way = way - share.matmul(known.clone());
+            }
+            let length = way.clone().powi_scalar(2).sum().sqrt().into_scalar();
+            basis.push(way.div_scalar(length));
+        }
+        for known in &basis {
+            let share = stranger.clone().matmul(known.clone().transpose());
+            stranger = stranger - share.matmul(known.clone());
+        }
+        let seen = noise
+            .reshape([4000, tokens * width])
+            .matmul(stranger.transpose());
+        let largest: f32 = seen.abs().max().into_scalar();
+        assert!(largest < 1e-3, "{largest}");
+    }
+}
+
 /// The reward's own gradient, by networks as small as they come.
 mod direct {
     use burn::tensor::{Tensor, backend::Backend};

@@ -67,6 +67,8 @@ fn sample(number: usize) -> Sample {
         preference_ids: (1..4 + number as u32).collect(),
         global_prompt: ["a cat", "dogs", "the end"][number % 3].into(),
         retrieved: vec![],
+        retrieved_captions: vec!["a dog".into(), "the cat".into()],
+        reference_caption: "a cat".into(),
         retrieved_preference: values[..WIDTH].to_vec(),
         reference_semantic: values[WIDTH..].to_vec(),
         reference_visual: vec![0.1, 0.2, 0.3],
