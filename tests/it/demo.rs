@@ -196,6 +196,8 @@ fn a_killed_training_comes_out_the_same(folder: &Path, store: &Path, rank: &Path
         !killed.join("preference.safetensors").exists(),
         "killed on the way"
     );
+    #[cfg(unix)]
+    a_full_disk_is_said_and_loses_nothing(&train(&killed), &killed);
     assert!(train(&killed).status().expect("it starts").success());
     for log in ["metrics.jsonl", "validation.jsonl"] {
         assert_eq!(lines(&whole, log), lines(&killed, log), "{log}");
@@ -211,6 +213,41 @@ fn a_killed_training_comes_out_the_same(folder: &Path, store: &Path, rank: &Path
     }
     let pictures = std::fs::read_dir(whole.join("validation/step-000004")).expect("pictures");
     assert_eq!(pictures.count(), 2);
+}
+
+/// Runs `train` where no file may grow beyond 64 KiB, as on a disk that fills while a checkpoint is written.
+#[cfg(unix)]
+fn a_full_disk_is_said_and_loses_nothing(train: &std::process::Command, run: &Path) {
+    let checkpoints = || -> Vec<String> {
+        let folder = std::fs::read_dir(run.join("checkpoints")).expect("checkpoints");
+        let names = folder.map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let whole = |names: &[String]| -> Vec<String> {
+        let names = names.iter().filter(|name| {
+            let manifest = run.join("checkpoints").join(name).join("manifest.json");
+            manifest.is_file()
+        });
+        names.cloned().collect()
+    };
+    let before = whole(&checkpoints());
+    assert!(!before.is_empty(), "a checkpoint to keep");
+    let mut limited = std::process::Command::new("bash");
+    limited.current_dir(env!("CARGO_MANIFEST_DIR"));
+    // The signal ignored, the write fails with an error as on a full disk.
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    limited.arg("-c").arg(script).arg(train.get_program());
+    let output = limited.args(train.get_args()).output().expect("bash");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("checkpoints"), "names the place: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    let after = checkpoints();
+    for name in &before {
+        assert!(after.contains(name), "{name} is gone: {after:?}");
+    }
 }
 
 fn studies_go_on_where_they_stopped(folder: &Path, store: &Path, rank: &Path) {
