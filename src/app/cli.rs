@@ -394,6 +394,21 @@ pub enum StudyCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 32)]
         repeats: usize,
     },
+    /// Does the ranking model prefer the right answer, and what could a reward gain at all? (stickers)
+    #[command(
+        long_about = "Does the ranking model prefer the right answer, and what could a reward gain at all? (stickers)\n\n\
+            Judges the right answer's picture, the other drawings of its glyph and every picture of the catalogue in the \
+            place of the reference, for users of split \"test\", with intervals over users.",
+        after_help = "Example:\n  ragar study judge --config configs/tiny.toml --model runs/rank --model runs/rank-longer"
+    )]
+    Judge {
+        /// A trained ranking model; may be given more than once [default: models.ranking]
+        #[arg(long = "model", value_name = "DIR")]
+        models: Vec<PathBuf>,
+        /// Test users, 0 for all
+        #[arg(long, value_name = "COUNT", default_value_t = 0)]
+        users: usize,
+    },
     /// Does the ranking model learn more from drawn pictures than from the references' own? (paper Table 4)
     #[command(
         long_about = "Does the ranking model learn more from drawn pictures than from the references' own? (paper Table 4)\n\n\

@@ -510,14 +510,30 @@ fn every_kind_of_ranking_model_is_trained_judged_and_resumed() {
             "{message}"
         );
     }
+    // Whether a judge is right is known of stickers alone.
+    let judged = call(&["study", "judge"]);
+    let message = stderr(&judged);
+    assert!(
+        judged.status.code() == Some(1) && message.contains("ragar data stickers"),
+        "{message}"
+    );
+    // A feature that is no number is refused with its table and item.
+    let mut broken = values.clone();
+    broken[5 * 8..5 * 8 + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let tables = [("image", view(&values)), ("text", view(&broken))];
+    let bytes = safetensors::serialize(tables, None).expect("bytes");
+    std::fs::write(&features, bytes).expect("a file");
+    let elsewhere = folder.path().join("x");
+    let elsewhere = elsewhere.to_str().expect("a path");
+    let refused = call(&["rank", "train", "--out", elsewhere]);
+    let message = stderr(&refused);
+    assert!(
+        message.contains("text features of item 5") && message.contains("not finite"),
+        "{message}"
+    );
     // A file that does not fit the catalogue is refused with both numbers.
     write("items.csv", &(items + "i12,none.png,one more\n"));
-    let refused = call(&[
-        "rank",
-        "train",
-        "--out",
-        folder.path().join("x").to_str().expect("a path"),
-    ]);
+    let refused = call(&["rank", "train", "--out", elsewhere]);
     assert!(
         stderr(&refused).contains("13 items"),
         "{}",

@@ -270,6 +270,23 @@ fn studies_go_on_where_they_stopped(folder: &Path, store: &Path, rank: &Path) {
         assert!(row["variance"].as_f64().expect("a number") > 0.0, "{row}");
     }
 
+    let judge: Value = {
+        let output = ragar(store)
+            .args(["--set", &place, "study", "--json", "judge", "--users", "6"])
+            .args(["--model", rank.to_str().expect("a path")])
+            .output()
+            .expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"))
+    };
+    let figure = |name: &str| judge[0][name]["mean"].as_f64().expect("a number");
+    assert_eq!(judge[0]["right"]["count"], 6);
+    // The right answer is one of its glyph's drawings, and these are among all pictures.
+    assert!(figure("best_picture") >= figure("best_style"), "{judge}");
+    assert!(figure("best_style") >= figure("right"), "{judge}");
+    assert!((0.0..=1.0).contains(&figure("above")), "{judge}");
+    assert!(figure("first") <= figure("above"), "{judge}");
+
     let out = folder.join("ablation");
     let arguments = ["ablation", "--seeds", "1", "--only", "losses"];
     let ablation = study(&arguments, &out);

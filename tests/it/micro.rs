@@ -685,6 +685,44 @@ fn a_resumed_training_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn patience_ends_a_training_and_the_best_epoch_stays() {
+    let training = RecommenderTrainingConfig {
+        evaluation_interval: 1,
+        patience: 2,
+        ..small_training(200)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(folder.path(), &training, 2);
+    let run = small_run(&training, Some(&store), &Interrupt::default(), &Silent).unwrap();
+    let report = &run.report;
+    assert!(report.num_epochs < 200, "{} epochs", report.num_epochs);
+    assert_eq!(
+        report.num_epochs,
+        report.best_epoch + 3,
+        "two misses are tolerated, the third ends it"
+    );
+    let (best, later): (Vec<(usize, f64)>, Vec<(usize, f64)>) = report
+        .validation_recall
+        .iter()
+        .copied()
+        .partition(|(epoch, _)| *epoch <= report.best_epoch);
+    let highest = best.last().unwrap().1;
+    assert!(best[..best.len() - 1].iter().all(|(_, r)| *r < highest));
+    assert!(later.iter().all(|(_, recall)| *recall <= highest));
+    // It has ended: the same command again adds nothing, and judges the same parameters.
+    let again = small_run(&training, Some(&store), &Interrupt::default(), &Silent).unwrap();
+    assert_eq!(run.report, again.report);
+    assert_eq!(run.model.scores(3), again.model.scores(3));
+    // What is kept are the parameters of the best epoch, not the last.
+    let until_then = RecommenderTrainingConfig {
+        max_epochs: report.best_epoch,
+        ..training
+    };
+    let best = small_run(&until_then, None, &Interrupt::default(), &Silent).unwrap();
+    assert_eq!(run.model.scores(3), best.model.scores(3));
+}
+
+#[test]
 fn divergence_stops_with_its_place() {
     let training = RecommenderTrainingConfig {
         learning_rate: 1e38,

@@ -7,6 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use ragar::optimisation::parameters::{NamedTensors, Selection, collect, restore};
 use ragar::optimisation::{AdamW, AdamWConfig, Interrupt, Silent};
+use ragar::recommender::neighbours::Neighbours;
 use ragar::recommender::rank::{Ndcg, RankingOptions, evaluate_embeddings};
 use ragar::recommender::step::{Batch, add_idle_gradients};
 use ragar::recommender::{
@@ -601,6 +602,53 @@ fn awkward_catalogues_are_embedded() {
     embeds_without_nan::<LightGcnRecommender<TestBackend>>();
     embeds_without_nan::<MatrixFactorisation<TestBackend>>();
     embeds_without_nan::<Popularity<TestBackend>>();
+}
+
+/// Every item's only neighbour beside itself points the other way: similarities sum to nothing.
+fn opposed() -> (ItemFeatures, Interactions) {
+    let rows = [[1.0, 0.0], [-1.0, 0.0]];
+    let table = |name| FeatureTable::from_rows(name, &rows).unwrap();
+    let features = ItemFeatures::new(table("image"), table("text")).unwrap();
+    (
+        features,
+        Interactions::new(2, vec![vec![0, 1], vec![1], vec![0]]).unwrap(),
+    )
+}
+
+fn learns_from_what_is_cut_off<R: TrainableRecommender<TestBackend>>() {
+    let (features, history) = opposed();
+    let config = MicroConfig {
+        kind: R::KIND,
+        embedding_width: 4,
+        ..Default::default()
+    };
+    let network = R::initial(&config, &history, &features, &devices().train);
+    let graphs = network
+        .valid()
+        .graphs(&config, &history, &features, &device());
+    let batch = Batch {
+        users: vec![1, 2, 0],
+        positives: vec![1, 0, 0],
+        negatives: vec![0, 1, 1],
+        contrasted: Vec::new(),
+    };
+    let step = network.fit(&graphs, &config, &batch, true);
+    assert!(step.losses.read().total.is_finite(), "{}", R::KIND);
+    for (name, gradient) in named(&network, &step.gradients) {
+        let finite = gradient.iter::<f32>().all(f32::is_finite);
+        assert!(finite, "{}: {name}", R::KIND);
+    }
+}
+
+#[test]
+fn rows_that_sum_to_nothing_are_cut_off() {
+    let (features, _) = opposed();
+    let table: Tensor<TestBackend, 2> = features.image.tensor(&device());
+    let neighbours = Neighbours::nearest(table, 2, 2);
+    assert_eq!(neighbours.degrees(), [0.0, 0.0]);
+    assert_eq!(neighbours.normalised().to_dense(), [0.0; 4]);
+    learns_from_what_is_cut_off::<Micro<TestBackend>>();
+    learns_from_what_is_cut_off::<Lattice<TestBackend>>();
 }
 
 #[test]

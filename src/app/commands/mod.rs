@@ -59,6 +59,9 @@ pub fn run(command: &Command, session: &Session) -> anyhow::Result<()> {
             samples,
             repeats,
         }) => study::gradient(session, out, *samples, *repeats),
+        Command::Study(StudyCommand::Judge { models, users }) => {
+            study::judge(session, models, *users)
+        }
         Command::Study(StudyCommand::Augmentation {
             run,
             methods,

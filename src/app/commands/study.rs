@@ -3,6 +3,7 @@
 mod ablation;
 mod augmentation;
 mod gradient;
+mod judge;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -26,6 +27,7 @@ use crate::training::recommender::{TrainingSurroundings, train};
 pub use ablation::ablation;
 pub use augmentation::augmentation;
 pub use gradient::gradient;
+pub use judge::judge;
 
 /// The configuration that the study depends on.
 const SECTIONS: &[&str] = &["data", "models", "features", "ranking", "retrieval"];
