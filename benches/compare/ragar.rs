@@ -3,6 +3,8 @@
 //! `<work> <folder> <device> <dtype> <threads>`: loads what the work needs from the folder, does it once, writes the result to
 //! `<folder>/<work>-ragar.safetensors`, says `ready <seconds of loading>`; then answers every line of input with the seconds that
 //! one more run took, and at its end with the largest resident memory in MiB.
+//!
+//! `start <pipeline> <latents> <prompt> <png> <device>`, for `benches/compare/start.py`: draws one picture from nothing and ends.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -14,6 +16,8 @@ use burn::module::Module;
 use burn::tensor::backend::Backend as _;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use ragar::app::backend::{self, Backend, Devices};
+use ragar::app::pictures::png;
+use ragar::data::pixels::to_pictures;
 use ragar::generation::generator::{GenerateOptions, Generator};
 use ragar::networks::blip2::{CaptionOptions, TokenBatch};
 use ragar::networks::scheduler::SchedulerChoice;
@@ -24,6 +28,13 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 /// A finished run: what it computed, to be compared.
 type Output = TensorData;
 type Work = Box<dyn FnMut() -> Output>;
+
+/// How a picture is drawn.
+const IMAGE: GenerateOptions = GenerateOptions {
+    num_steps: 20,
+    guidance_scale: 7.5,
+    scheduler: SchedulerChoice::Pipeline,
+};
 
 struct Inputs {
     bytes: Vec<u8>,
@@ -123,16 +134,11 @@ fn work(name: &str, folder: &Path, inputs: Inputs) -> anyhow::Result<Work> {
             let generator = Generator::new(unet, vae, scheduler);
             let (latents, states) = (inputs.float::<4>("latents")?, inputs.float::<3>("states")?);
             let empty = inputs.float("empty")?;
-            let options = GenerateOptions {
-                num_steps: 20,
-                guidance_scale: 7.5,
-                scheduler: SchedulerChoice::Pipeline,
-            };
             Box::new(move || {
                 let silent =
                     |_: usize| -> Tensor<Backend, 4> { unreachable!("DDIM asks for no noise") };
                 let (states, empty) = (states.clone(), empty.clone());
-                let images = generator.generate(states, empty, latents.clone(), &silent, &options);
+                let images = generator.generate(states, empty, latents.clone(), &silent, &IMAGE);
                 floats(images.expect("20 steps are within the schedule"))
             })
         }
@@ -212,6 +218,30 @@ fn lora(folder: &Path, inputs: &Inputs) -> anyhow::Result<Work> {
     }))
 }
 
+/// One picture of `prompt` from a pipeline's folder and the latent that `latents` holds, as a PNG file.
+fn start(
+    pipeline: &Path,
+    latents: &Path,
+    prompt: &str,
+    picture: &Path,
+    devices: Devices,
+) -> anyhow::Result<()> {
+    let device = devices.frozen.clone();
+    let inputs = Inputs {
+        bytes: std::fs::read(latents).with_context(|| latents.display().to_string())?,
+        devices,
+        dtype: FloatDType::F32,
+    };
+    let opened = diffusion::open::<Backend>(pipeline, &device)?;
+    let states = opened.text_encoder.states(&[prompt], &device);
+    let empty = opened.text_encoder.states(&[""], &device);
+    let generator = Generator::new(opened.unet, opened.vae, opened.scheduler);
+    let silent = |_: usize| -> Tensor<Backend, 4> { unreachable!("DDIM asks for no noise") };
+    let images = generator.generate(states, empty, inputs.float("latents")?, &silent, &IMAGE)?;
+    std::fs::write(picture, png(&to_pictures(images)[0])?)?;
+    Ok(())
+}
+
 fn save(path: &Path, output: &Output) -> anyhow::Result<()> {
     let values: Vec<u8> = output.iter::<f32>().flat_map(f32::to_le_bytes).collect();
     let view = TensorView::new(Dtype::F32, output.shape.to_vec(), &values)?;
@@ -233,6 +263,18 @@ fn main() -> anyhow::Result<()> {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
+    if let [word, pipeline, latents, prompt, picture, device] = arguments.as_slice()
+        && word == "start"
+    {
+        let devices = backend::open(device)?;
+        return start(
+            pipeline.as_ref(),
+            latents.as_ref(),
+            prompt,
+            picture.as_ref(),
+            devices,
+        );
+    }
     let [name, folder, device, dtype, threads] = arguments.as_slice() else {
         println!("run by benches/compare/networks.py");
         return Ok(());

@@ -22,6 +22,26 @@ widest! {
     }
 }
 
+/// `gate · sigmoid(gate) · value` in place of the gates.
+///
+/// # Panics
+/// When there are not as many values as gates.
+pub fn gated_silu(gates: &mut [f32], values: &[f32]) {
+    assert_eq!(gates.len(), values.len(), "a value for every gate");
+    gates
+        .par_chunks_mut(PER_TASK)
+        .zip(values.par_chunks(PER_TASK))
+        .for_each(|(gates, values)| gated_silu_of(gates, values));
+}
+
+widest! {
+    fn gated_silu_of(gates: &mut [f32], values: &[f32]) {
+        for (gate, value) in gates.iter_mut().zip(values) {
+            *gate = *gate / (1.0 + exp(-*gate)) * value;
+        }
+    }
+}
+
 /// GELU by the error function, in place.
 pub fn gelu(values: &mut [f32]) {
     values.par_chunks_mut(PER_TASK).for_each(gelu_of);
@@ -89,6 +109,16 @@ mod tests {
             .zip([0.0, -0.268_941_4, 0.0, 0.731_058_6, 100.0])
         {
             assert!((got - want).abs() < 1e-6, "silu: {got} for {want}");
+        }
+    }
+
+    #[test]
+    fn silu_gates_multiply_their_own_values() {
+        let mut got = [0.0, 1.0, -1.0, 100.0];
+        gated_silu(&mut got, &[5.0, 2.0, 3.0, -1.0]);
+        let want = [0.0, 2.0 * 0.731_058_6, 3.0 * -0.268_941_4, -100.0];
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() < 1e-5, "{got} for {want}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Group norm.
+//! Group norm and RMS norm.
 
 use rayon::prelude::*;
 
@@ -72,6 +72,30 @@ widest! {
     }
 }
 
+/// Divides every row of `scale.len()` numbers by the root of its mean square and `epsilon`, and scales it, in place.
+///
+/// # Panics
+/// When the values are not whole rows.
+pub fn rms_norm(values: &mut [f32], scale: &[f32], epsilon: f32) {
+    let width = scale.len();
+    assert_eq!(values.len() % width, 0, "whole rows");
+    values
+        .par_chunks_mut(width * PER_TASK.div_ceil(width))
+        .for_each(|rows| rms_rows(rows, scale, epsilon));
+}
+
+widest! {
+    fn rms_rows(values: &mut [f32], scale: &[f32], epsilon: f32) {
+        for row in values.chunks_exact_mut(scale.len()) {
+            let mean = sum(row, |value| value * value) / row.len() as f64;
+            let factor = (1.0 / (mean + f64::from(epsilon)).sqrt()) as f32;
+            for (value, scale) in row.iter_mut().zip(scale) {
+                *value = *value * factor * scale;
+            }
+        }
+    }
+}
+
 /// Mean, and one over the root of variance and `epsilon`.
 #[inline(always)]
 fn moments(values: &[f32], epsilon: f32) -> (f32, f32) {
@@ -81,8 +105,9 @@ fn moments(values: &[f32], epsilon: f32) -> (f32, f32) {
     (mean, (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32)
 }
 
+/// The sum of what `of` makes of each value.
 #[inline(always)]
-fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f64 {
+pub(crate) fn sum(values: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     let mut sums = [0.0f32; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -148,6 +173,22 @@ mod tests {
                         "{got} for {want}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_divided_by_their_root_mean_square() {
+        let width = 37;
+        let values = numbers(5 * width);
+        let scale: Vec<f32> = (0..width).map(|c| 1.0 + c as f32 / 10.0).collect();
+        let mut got = values.clone();
+        rms_norm(&mut got, &scale, 1e-5);
+        for (got, row) in got.chunks(width).zip(values.chunks(width)) {
+            let mean = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / width as f64;
+            for ((got, value), scale) in got.iter().zip(row).zip(&scale) {
+                let want = f64::from(*value) / (mean + 1e-5).sqrt() * f64::from(*scale);
+                assert!((f64::from(*got) - want).abs() < 1e-5, "{got} for {want}");
             }
         }
     }

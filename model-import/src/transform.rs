@@ -68,17 +68,35 @@ impl Layout {
 /// Swaps the two dimensions, whatever the data type.
 fn transpose(data: TensorData) -> TensorData {
     let (rows, columns) = (data.shape[0], data.shape[1]);
-    let size = data.dtype.size();
     let source = data.as_bytes();
+    let bytes = match data.dtype.size() {
+        1 => transposed::<1>(source, rows, columns),
+        2 => transposed::<2>(source, rows, columns),
+        4 => transposed::<4>(source, rows, columns),
+        8 => transposed::<8>(source, rows, columns),
+        other => unreachable!("no plain value has {other} bytes"),
+    };
+    TensorData::from_bytes_vec(bytes, vec![columns, rows], data.dtype)
+}
+
+/// Square by square, because along a column every value lies in another cache line.
+fn transposed<const SIZE: usize>(source: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+    const SIDE: usize = 16;
     let mut bytes = vec![0u8; source.len()];
-    for row in 0..rows {
-        for column in 0..columns {
-            let from = (row * columns + column) * size;
-            let to = (column * rows + row) * size;
-            bytes[to..to + size].copy_from_slice(&source[from..from + size]);
+    let (source, _) = source.as_chunks::<SIZE>();
+    let (target, _) = bytes.as_chunks_mut::<SIZE>();
+    for top in (0..rows).step_by(SIDE) {
+        let bottom = rows.min(top + SIDE);
+        for left in (0..columns).step_by(SIDE) {
+            for column in left..columns.min(left + SIDE) {
+                let place = column * rows;
+                for (row, value) in (top..).zip(&mut target[place + top..place + bottom]) {
+                    *value = source[row * columns + column];
+                }
+            }
         }
     }
-    TensorData::from_bytes_vec(bytes, vec![columns, rows], data.dtype)
+    bytes
 }
 
 /// Casts floats; integers and booleans stay as they are.
@@ -104,6 +122,29 @@ mod tests {
             [1., 4., 2., 5., 3., 6.]
         );
         assert_eq!(transpose(swapped), data);
+    }
+
+    #[test]
+    fn transposition_reaches_every_value_of_every_size() {
+        let (rows, columns) = (37, 53);
+        for size in [1, 2, 4, 8] {
+            let source: Vec<u8> = (0..rows * columns * size)
+                .map(|place| (place * 7 % 251) as u8)
+                .collect();
+            let got = match size {
+                1 => transposed::<1>(&source, rows, columns),
+                2 => transposed::<2>(&source, rows, columns),
+                4 => transposed::<4>(&source, rows, columns),
+                _ => transposed::<8>(&source, rows, columns),
+            };
+            for row in 0..rows {
+                for column in 0..columns {
+                    let from = (row * columns + column) * size;
+                    let to = (column * rows + row) * size;
+                    assert_eq!(got[to..to + size], source[from..from + size]);
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use burn::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
-use super::failure;
+use super::{failure, tuning};
 
 /// The application's backend: it picks the device at run time among those compiled in.
 pub type Backend = burn::Dispatch;
@@ -25,6 +26,8 @@ pub struct Devices {
     pub frozen: Device<Backend>,
     /// What the user called it, written into reports.
     pub name: String,
+    /// Said once to who waits: this device's kernels have not been tuned yet.
+    pub untuned: Option<String>,
 }
 
 /// A backend by the name that users type, compiled in or not.
@@ -196,6 +199,9 @@ pub fn open(name: &str) -> Result<Devices, DeviceError> {
         });
     }
     let device = device_of(asked)?;
+    // Looked up before the first computation, which may already tune something.
+    let untuned = kernel_choices(asked.backend)
+        .and_then(|folder| tuning::untuned(&folder, |device| is_of(asked.backend, device)));
     if !matches!(asked.backend, BackendName::Flex | BackendName::Tch) {
         first_computation(asked, &device)?;
     }
@@ -203,7 +209,38 @@ pub fn open(name: &str) -> Result<Devices, DeviceError> {
         train: DispatchDevice::autodiff(device.clone()),
         frozen: device,
         name: name.to_string(),
+        untuned,
     })
+}
+
+/// Where the backend keeps which of its kernels were the fastest for which shapes, a folder per device; `None` for one
+/// that does not time its kernels.
+fn kernel_choices(backend: BackendName) -> Option<PathBuf> {
+    match backend {
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        BackendName::Wgpu | BackendName::Vulkan | BackendName::Cuda => {
+            use cubecl_runtime::config::{CubeClRuntimeConfig, RuntimeConfig as _};
+
+            Some(
+                CubeClRuntimeConfig::get()
+                    .autotune
+                    .cache
+                    .root()
+                    .join("autotune"),
+            )
+        }
+        _ => None,
+    }
+}
+
+/// Is a device's folder of [`kernel_choices`] one of this backend's? They are called `device-0-0-wgpu_wgsl_` and such.
+fn is_of(backend: BackendName, device: &str) -> bool {
+    match backend {
+        BackendName::Wgpu => device.contains("wgpu") && !device.contains("spirv"),
+        BackendName::Vulkan => device.contains("spirv"),
+        BackendName::Cuda => device.contains("cuda"),
+        BackendName::Flex | BackendName::Tch => false,
+    }
 }
 
 /// Adds one and one on `device`: a driver that is there may still fail, and Burn's GPU backends say so by panicking.
@@ -425,7 +462,16 @@ mod webgpu {
 
     use super::{DeviceError, DeviceName, failure};
 
-    fn adapters(asked: DeviceName) -> Result<Vec<wgpu::AdapterInfo>, DeviceError> {
+    /// A GPU, and what of it a configuration may have to keep to.
+    struct Adapter {
+        info: wgpu::AdapterInfo,
+        /// The largest tensor, in bytes.
+        largest: u64,
+        /// Has it `f16`? No shader has `bf16`.
+        half: bool,
+    }
+
+    fn adapters(asked: DeviceName) -> Result<Vec<Adapter>, DeviceError> {
         // A broken driver may panic inside wgpu; the hook stays quiet for what is caught here.
         let asking = AssertUnwindSafe(|| {
             let graphics = AutoGraphicsApi::backend();
@@ -436,7 +482,11 @@ mod webgpu {
             let found = burn::tensor::read_sync(instance.enumerate_adapters(graphics.into()));
             found
                 .iter()
-                .map(wgpu::Adapter::get_info)
+                .map(|adapter| Adapter {
+                    info: adapter.get_info(),
+                    largest: adapter.limits().max_storage_buffer_binding_size,
+                    half: adapter.features().contains(wgpu::Features::SHADER_F16),
+                })
                 .collect::<Vec<_>>()
         });
         let found = failure::quietly(|| catch_unwind(asking)).map_err(|_| DeviceError::Driver {
@@ -454,11 +504,11 @@ mod webgpu {
     }
 
     /// The adapter's place in burn's naming: its kind, and its number among that kind.
-    fn name_of(adapters: &[wgpu::AdapterInfo], index: usize) -> WgpuDevice {
-        let kind = adapters[index].device_type;
+    fn name_of(adapters: &[Adapter], index: usize) -> WgpuDevice {
+        let kind = adapters[index].info.device_type;
         let place = adapters[..index]
             .iter()
-            .filter(|other| other.device_type == kind)
+            .filter(|other| other.info.device_type == kind)
             .count();
         match kind {
             wgpu::DeviceType::DiscreteGpu => WgpuDevice::DiscreteGpu(place),
@@ -491,8 +541,20 @@ mod webgpu {
         let lines = adapters(asked)?
             .into_iter()
             .enumerate()
-            .map(|(index, info)| {
-                let detail = format!("{} ({:?}, {})", info.name, info.device_type, info.driver);
+            .map(|(index, adapter)| {
+                let info = adapter.info;
+                let types = if adapter.half {
+                    "f32 and f16"
+                } else {
+                    "f32 only"
+                };
+                let detail = format!(
+                    "{} ({:?}, {}); {types}, tensors of up to {} MiB",
+                    info.name,
+                    info.device_type,
+                    info.driver,
+                    adapter.largest >> 20
+                );
                 (format!("{word}:{index}"), detail)
             })
             .collect();

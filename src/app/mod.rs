@@ -18,6 +18,7 @@ pub mod output;
 pub mod pictures;
 pub mod report;
 pub mod session;
+pub mod tuning;
 
 use std::process::ExitCode;
 

@@ -87,14 +87,18 @@ impl Session {
             .device
             .clone()
             .unwrap_or_else(backend::default_device);
-        backend::open(&name).map_err(|error| match error {
+        let devices = backend::open(&name).map_err(|error| match error {
             // A wrong name is a usage error; a missing driver is a failure.
             DeviceError::Unknown(_)
             | DeviceError::NoIndex { .. }
             | DeviceError::NotCompiled { .. }
-            | DeviceError::VulkanInstead => Usage(error.to_string()).into(),
+            | DeviceError::VulkanInstead => anyhow::Error::from(Usage(error.to_string())),
             other => other.into(),
-        })
+        })?;
+        if let Some(sentence) = &devices.untuned {
+            self.output.note(sentence);
+        }
+        Ok(devices)
     }
 }
 

@@ -77,6 +77,19 @@ fn in_place<B: Backend, const D: usize>(
     host::tensor(values, shape, &device)
 }
 
+/// `silu(gate) · value`, whatever the shape.
+pub fn gated_silu<B: Backend, const D: usize>(
+    gate: Tensor<B, D>,
+    value: Tensor<B, D>,
+) -> Tensor<B, D> {
+    if host::takes(&gate) && host::takes(&value) {
+        return in_place(gate, |gates| {
+            host_kernels::gated_silu(gates, &host::numbers(value));
+        });
+    }
+    silu(gate) * value
+}
+
 /// `value · gelu(gate)`, the values in the first half of each token and the gates in the second.
 ///
 /// # Shapes

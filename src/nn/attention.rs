@@ -1,7 +1,10 @@
 //! Scaled dot-product attention over heads, shared by every network.
 
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor, activation::softmax, backend::Backend, module};
+use burn::tensor::{Bool, DType, Tensor, activation::softmax, backend::Backend, module};
+use host_kernels::SoftmaxSizes;
+
+use super::host;
 
 /// What a masked score becomes: far below any real score, and still representable in 16-bit floats, so that a
 /// row without any visible key gives the mean of the values instead of not-a-number.
@@ -37,6 +40,37 @@ pub fn scaled_dot_product<B: Backend>(
     let scores = query.mul_scalar(scale).matmul(key.swap_dims(2, 3));
     let mask = mask.expand(scores.shape());
     softmax(scores.mask_fill(mask, MASKED_SCORE), 3).matmul(value)
+}
+
+/// `softmax(scores / divisor + bias)` over the keys, in f32 whatever the type of the scores.
+///
+/// # Shapes
+/// `scores` `[batch, heads, queries, keys]` in and out, `bias` `[batch or 1, 1, queries, keys]` in f32.
+pub fn biased_softmax<B: Backend>(
+    scores: Tensor<B, 4>,
+    divisor: f64,
+    bias: Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    if !host::takes(&scores) || !host::takes(&bias) {
+        let dtype = scores.dtype();
+        let scores = scores.div_scalar(divisor).cast(DType::F32) + bias;
+        return softmax(scores, 3).cast(dtype);
+    }
+    let (device, shape) = (scores.device(), scores.dims());
+    let [_, heads, queries, keys] = shape;
+    let sizes = SoftmaxSizes {
+        heads,
+        queries,
+        keys,
+    };
+    let mut values = host::numbers(scores);
+    host_kernels::biased_softmax(
+        &mut values,
+        sizes,
+        divisor.recip() as f32,
+        &host::numbers(bias),
+    );
+    host::tensor(values, shape, &device)
 }
 
 /// `[batch, tokens, heads · head width]` → `[batch, heads, tokens, head width]`.

@@ -1,6 +1,6 @@
-//! Group norms, with the activation that follows them.
+//! Group norms, with the activation that follows them, and RMS norms.
 
-use burn::nn::GroupNorm;
+use burn::nn::{GroupNorm, RmsNorm};
 use burn::tensor::activation::silu;
 use burn::tensor::{Tensor, backend::Backend};
 use host_kernels::GroupNormSizes;
@@ -22,6 +22,18 @@ pub fn group_norm_silu<B: Backend>(norm: &GroupNorm<B>, input: Tensor<B, 4>) -> 
         true => fused(norm, input, true),
         false => silu(widened_norm(norm, input)),
     }
+}
+
+/// `norm` of every token of `input`, `[batch, tokens, width]`; computed in f32 whatever it is stored in.
+pub fn rms_norm<B: Backend>(norm: &RmsNorm<B>, input: Tensor<B, 3>) -> Tensor<B, 3> {
+    let scale = norm.gamma.val();
+    if !host::takes(&input) || !host::takes(&scale) {
+        return norm.forward(input);
+    }
+    let (device, shape) = (input.device(), input.dims());
+    let mut values = host::numbers(input);
+    host_kernels::rms_norm(&mut values, &host::numbers(scale), norm.epsilon as f32);
+    host::tensor(values, shape, &device)
 }
 
 fn on_host<B: Backend>(norm: &GroupNorm<B>, input: &Tensor<B, 4>) -> bool {

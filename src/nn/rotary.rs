@@ -5,6 +5,8 @@
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
+use super::host;
+
 /// How the rotation frequencies of a long-context model differ from plain RoPE.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum RotaryScaling {
@@ -111,6 +113,9 @@ impl<B: Backend> RotaryTables<B> {
     /// # Shapes
     /// `[batch, heads, tokens, head width]` in and out.
     pub fn rotate(&self, states: Tensor<B, 4>) -> Tensor<B, 4> {
+        if host::takes(&states) {
+            return self.rotate_on_host(states);
+        }
         let half = states.dims()[3] / 2;
         let dtype = states.dtype();
         let cosines = self.cosines.clone().cast(dtype);
@@ -124,5 +129,15 @@ impl<B: Backend> RotaryTables<B> {
             ],
             3,
         )
+    }
+
+    /// One pass where operation by operation takes seven, four of them over a broadcast table.
+    fn rotate_on_host(&self, states: Tensor<B, 4>) -> Tensor<B, 4> {
+        let (device, shape) = (states.device(), states.dims());
+        let cosines = host::numbers(self.cosines.clone());
+        let sines = host::numbers(self.sines.clone());
+        let mut values = host::numbers(states);
+        host_kernels::rotate(&mut values, shape[3], &cosines, &sines);
+        host::tensor(values, shape, &device)
     }
 }

@@ -1,17 +1,19 @@
 //! What this program computes itself on the processor follows what the backend computes, and feels a small change.
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
-use burn::tensor::activation::{gelu, silu};
+use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d, RmsNormConfig};
+use burn::tensor::activation::{gelu, silu, softmax};
 use burn::tensor::module::linear;
 use burn::tensor::{Tensor, TensorData};
-use ragar::nn::activation::{Activation, gated_gelu};
+use ragar::nn::activation::{Activation, gated_gelu, gated_silu};
+use ragar::nn::attention::biased_softmax;
 use ragar::nn::convolution::convolve;
 use ragar::nn::host::over_rows;
 use ragar::nn::linear::by_rows;
-use ragar::nn::norm::{group_norm, group_norm_silu};
+use ragar::nn::norm::{group_norm, group_norm_silu, rms_norm};
+use ragar::nn::rotary::{Rotary, RotaryScaling};
 
-use crate::support::{TestBackend, compare, device};
+use crate::support::{TestBackend, compare, device, devices};
 
 fn numbers<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<TestBackend, D> {
     let count = shape.iter().product::<usize>();
@@ -99,7 +101,50 @@ fn activations_follow_the_backend() {
     let gate = halves.remove(1);
     let want = halves.remove(0) * gelu(gate);
     same("gated GELU", want.clone(), gated_gelu(input.clone()));
-    differs(want, gated_gelu(input.add_scalar(0.01)));
+    differs(want, gated_gelu(input.clone().add_scalar(0.01)));
+    let value = numbers([2, 9, 10], 2);
+    let want = silu(input.clone()) * value.clone();
+    let got = gated_silu(input.clone(), value.clone());
+    same("gated SiLU", want.clone(), got);
+    differs(want, gated_silu(input, value.add_scalar(0.01)));
+}
+
+#[test]
+fn rms_norms_follow_the_backend() {
+    let mut norm = RmsNormConfig::new(10).init::<TestBackend>(&device());
+    norm.gamma = norm.gamma.map(|_| numbers([10], 1));
+    let input = numbers([2, 9, 10], 2);
+    let want = norm.forward(input.clone());
+    same("norm", want.clone(), rms_norm(&norm, input.clone()));
+    norm.gamma = norm.gamma.map(|gamma| gamma.add_scalar(0.1));
+    differs(want, rms_norm(&norm, input));
+}
+
+#[test]
+fn biased_softmax_follows_the_backend() {
+    let scores = numbers([2, 3, 5, 19], 1).mul_scalar(3.0);
+    for rows in [1, 2] {
+        let bias = numbers([rows, 1, 5, 19], 2);
+        let want = softmax(scores.clone().div_scalar(1.7) + bias.clone(), 3);
+        let got = biased_softmax(scores.clone(), 1.7, bias.clone());
+        same("softmax", want.clone(), got);
+        differs(want, biased_softmax(scores.clone(), 1.6, bias));
+    }
+}
+
+#[test]
+fn rotations_follow_the_backend_with_a_graph() {
+    let rotary = Rotary::new(8, 10_000.0, RotaryScaling::None);
+    let states = numbers([2, 3, 5, 8], 1);
+    let with_graph = &devices().train;
+    // Where a graph is recorded the backend's own operations run.
+    let want = rotary
+        .tables::<TestBackend>(4, 5, with_graph)
+        .rotate(Tensor::from_inner(states.clone()))
+        .inner();
+    let got = rotary.tables(4, 5, &device()).rotate(states.clone());
+    same("rotation", want.clone(), got);
+    differs(want, rotary.tables(5, 5, &device()).rotate(states));
 }
 
 #[test]

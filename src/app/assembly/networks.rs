@@ -58,7 +58,7 @@ pub(super) fn dtype_on(
     let dtype = models.dtype.float();
     anyhow::ensure!(
         Backend::supports_dtype(device, dtype.into()),
-        "models.dtype = \"{}\": this device does not compute in it; use another type or another --device",
+        "models.dtype = \"{}\": this device does not compute in it (`ragar devices` says what it has); use \"f32\" or another --device",
         models.dtype.word()
     );
     Ok(dtype)

@@ -2,12 +2,14 @@
 
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
-use burn::tensor::activation::{silu, softmax};
-use burn::tensor::{DType, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 use super::cache::KeyValueCache;
 use super::config::LlamaConfig;
+use crate::nn::activation::gated_silu;
+use crate::nn::attention::biased_softmax;
 use crate::nn::lora::LoraLinear;
+use crate::nn::norm::rms_norm;
 use crate::nn::rotary::RotaryTables;
 
 /// What every layer of one forward pass shares.
@@ -92,13 +94,12 @@ impl<B: Backend> Attention<B> {
             group * tokens,
             self.head_width,
         ]);
-        let scores = queries.matmul(keys.swap_dims(2, 3)) / (self.head_width as f64).sqrt();
-        let dtype = scores.dtype();
-        let scores = scores
-            .cast(DType::F32)
-            .reshape([batch, self.num_heads, tokens, all])
-            + context.bias.clone();
-        let weights = softmax(scores, 3).cast(dtype).reshape([
+        let scores =
+            queries
+                .matmul(keys.swap_dims(2, 3))
+                .reshape([batch, self.num_heads, tokens, all]);
+        let root = (self.head_width as f64).sqrt();
+        let weights = biased_softmax(scores, root, context.bias.clone()).reshape([
             batch,
             self.num_key_value_heads,
             group * tokens,
@@ -139,8 +140,9 @@ impl<B: Backend> Mlp<B> {
     }
 
     fn forward(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
-        let gate = silu(self.gate_proj.forward(states.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(states))
+        let gate = self.gate_proj.forward(states.clone());
+        self.down_proj
+            .forward(gated_silu(gate, self.up_proj.forward(states)))
     }
 }
 
@@ -175,13 +177,15 @@ impl<B: Backend> DecoderLayer<B> {
         context: &Context<B>,
         cache: Option<(&mut KeyValueCache<B>, usize)>,
     ) -> Tensor<B, 3> {
-        let attended =
-            self.self_attn
-                .forward(self.input_layernorm.forward(states.clone()), context, cache);
+        let attended = self.self_attn.forward(
+            rms_norm(&self.input_layernorm, states.clone()),
+            context,
+            cache,
+        );
         let states = states + attended;
         let fed = self
             .mlp
-            .forward(self.post_attention_layernorm.forward(states.clone()));
+            .forward(rms_norm(&self.post_attention_layernorm, states.clone()));
         states + fed
     }
 }

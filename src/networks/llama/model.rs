@@ -12,6 +12,7 @@ use super::block::{Context, DecoderLayer, norm};
 use super::cache::KeyValueCache;
 use super::config::{LlamaConfig, LlamaConfigError};
 use crate::nn::linear::by_rows;
+use crate::nn::norm::rms_norm;
 use crate::nn::rotary::Rotary;
 
 /// Added to a forbidden attention score. Finite, so that a row of padding alone stays finite.
@@ -176,7 +177,7 @@ impl<B: Backend> LlamaForCausalLm<B> {
 
     /// The final norm, `[batch, tokens, width]` in and out.
     pub fn final_norm(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.model.norm.forward(states)
+        rms_norm(&self.model.norm, states)
     }
 
     fn context(
@@ -206,7 +207,7 @@ impl<B: Backend> LlamaForCausalLm<B> {
             let cache = cache.as_mut().map(|cache| (&mut **cache, index));
             states = layer.forward(states, &context, cache);
         }
-        self.model.norm.forward(states)
+        rms_norm(&self.model.norm, states)
     }
 }
 
