@@ -102,7 +102,7 @@ fn main() -> anyhow::Result<()> {
             gradients,
             mut seconds,
             ..
-        } = step(&model, &frozen, &mut memory, &batch, settings, number)?;
+        } = step(&model, &frozen, None, &mut memory, &batch, settings, number)?;
         let mut clock = Clock::<Backend>::start(&devices.frozen);
         (model, _) = optimizer.apply(model, gradients, 1e-4);
         seconds.update = clock.lap();
