@@ -10,6 +10,7 @@ use super::generator::{GenerateOptions, Generator};
 pub use super::noise::Latent;
 use super::preference::{Preference, PreferenceModel, Reading};
 use super::sample::{Sample, rows};
+use super::shift::retrieval_shift;
 
 /// A generator with its text encoder, its noise and its settings.
 #[derive(Clone, Copy)]
@@ -118,6 +119,9 @@ impl<B: Backend> Drawing<'_, B> {
             prompts: &ids,
             global: self.text.encode(&prompts).states,
             retrieved: rows(samples, |s| &s.retrieved_preference, self.device),
+            shift: model
+                .takes_shift()
+                .then(|| retrieval_shift(samples, self.text)),
         })
     }
 }

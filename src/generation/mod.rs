@@ -10,3 +10,4 @@ pub mod noise;
 pub mod preference;
 pub mod sample;
 pub mod segments;
+pub mod shift;

@@ -7,7 +7,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, ElementConversion, Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,16 @@ pub struct PreferenceConfig {
     /// Whether the fusion's attention also sees `p_ret`, as a token of its own. In the paper retrieval reaches the weights
     /// through `L_cal` alone; with this (ours) it also has a say when an image is drawn.
     pub retrieval_token: bool,
+    /// Whether `E_gen` also moves by a trained share, token by token, from the reference's caption towards the retrieved
+    /// items' (ours). The shares start at zero. Left out where it is off: checkpoints of older runs belong to
+    /// configurations without the key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub retrieval_shift: bool,
 }
+
+/// How much faster a share of the retrieval's shift learns than a weight: it is one number where a layer has thousands that
+/// move together.
+const SHARE_RATE: f64 = 100.0;
 
 impl Default for PreferenceConfig {
     fn default() -> Self {
@@ -46,6 +55,7 @@ impl Default for PreferenceConfig {
             mapper: MapperConfig::default(),
             calibrator: CalibratorConfig::default(),
             retrieval_token: false,
+            retrieval_shift: false,
         }
     }
 }
@@ -123,6 +133,9 @@ impl PreferenceConfig {
             retrieval_projection: self
                 .retrieval_token
                 .then(|| uniform_linear(shape.width, shape.width, &mut further, device)),
+            retrieval_shares: self
+                .retrieval_shift
+                .then(|| Initializer::Zeros.init([shape.tokens], device)),
             log_sigma: None,
             image_tokens,
             modal_mapper: self.mapper.init(ends, seed, device)?,
@@ -166,6 +179,8 @@ pub struct PreferenceModel<B: Backend> {
     pub calibrator: BalanceCalibrator<B>,
     /// From `p_ret` to a token for the fusion's attention, where that is configured.
     pub retrieval_projection: Option<Linear<B>>,
+    /// The shift's shares divided by [`SHARE_RATE`], `[Q]`, where that is configured.
+    pub retrieval_shares: Option<Param<Tensor<B, 1>>>,
     /// `ln σ` of the exploration, `[1]`, where it is learned.
     pub log_sigma: Option<Param<Tensor<B, 1>>>,
 }
@@ -179,6 +194,8 @@ pub struct Reading<'a, B: Backend> {
     pub global: Tensor<B, 3>,
     /// `p_ret`, `[batch, d]`: retrieval's space is as wide as the conditioning, or `L_cal` could not be.
     pub retrieved: Tensor<B, 2>,
+    /// The retrieval's shift, `[batch, Q, d]`, where the model takes it: see [`super::shift::retrieval_shift`].
+    pub shift: Option<Tensor<B, 3>>,
 }
 
 /// Prompts as the language model's layers take them.
@@ -217,6 +234,19 @@ impl<B: Backend> PreferenceModel<B> {
             log_sigma: Some(Param::from_tensor(log_sigma)),
             ..self
         }
+    }
+
+    /// Whether [`Reading::shift`] is read.
+    pub fn takes_shift(&self) -> bool {
+        self.retrieval_shares.is_some()
+    }
+
+    /// Mean share of the retrieval's shift in `E_gen`; 0 without it.
+    pub fn mean_share(&self) -> f32 {
+        let shares = self.retrieval_shares.as_ref().map(|shares| shares.val());
+        shares.map_or(0.0, |shares| {
+            shares.mean().mul_scalar(SHARE_RATE).into_scalar().elem()
+        })
     }
 
     /// (7) The preference prompts with the `[IMG]` tokens behind.
@@ -271,7 +301,11 @@ impl<B: Backend> PreferenceModel<B> {
             keys = Tensor::cat(vec![keys, token.reshape([batch, 1, width])], 1);
             key_padding = Tensor::cat(vec![key_padding, real(1)], 1);
         }
-        let general = self.calibrator.forward(global, keys, key_padding);
+        let mut general = self.calibrator.forward(global, keys, key_padding);
+        if let (Some(shares), Some(shift)) = (&self.retrieval_shares, &reading.shift) {
+            let shares = shares.val().mul_scalar(SHARE_RATE);
+            general = general + shift.clone() * shares.reshape([1, queries, 1]);
+        }
         Preference {
             multimodal,
             padding,

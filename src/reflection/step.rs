@@ -11,6 +11,7 @@ use crate::generation::conditioning::{Conditioning, TextEncoder};
 use crate::generation::preference::{Preference, PreferenceModel, Reading};
 use crate::generation::sample::{Sample, rows};
 use crate::generation::segments;
+use crate::generation::shift::retrieval_shift;
 use crate::networks::scheduler::SchedulerError;
 
 use super::clock::{Clock, Seconds};
@@ -54,6 +55,8 @@ pub struct Parts {
     pub advantage_deviation: f32,
     /// σ of the exploration.
     pub sigma: f32,
+    /// Mean share of the retrieval's shift in `E_gen`.
+    pub retrieval_share: f32,
     /// Mean length of a token of `E_gen`.
     pub conditioning_norm: f32,
     /// Mean length of a token of `E_K`: where real prompts lie.
@@ -113,7 +116,13 @@ pub fn step<B: AutodiffBackend>(
     let keyword = frozen.text.encode(&prompts);
 
     // (7)–(9) The language model's preference, mapped and fused: E_gen as it is now.
-    let micros = micro_batches(batch, &keyword, frozen, settings.micro_batch);
+    let micros = micro_batches(
+        batch,
+        &keyword,
+        frozen,
+        settings.micro_batch,
+        model.takes_shift(),
+    );
     let without_graph = model.valid();
     let general = micros.iter().map(|micro| {
         let preference = without_graph.forward(&micro.reading(|tensor| tensor, |tensor| tensor));
@@ -217,6 +226,7 @@ pub fn step<B: AutodiffBackend>(
             rank_keyword: mean(all().map(|r| r.keyword.rank as f32)),
             advantage_deviation,
             sigma: number_of(sigma),
+            retrieval_share: without_graph.mean_share(),
             conditioning_norm: token_norm(general),
             keyword_norm: token_norm(keyword.states),
         },
@@ -245,6 +255,8 @@ struct MicroBatch<'a, B: Backend> {
     /// `p_ret` and `e_r`, `[samples, joint width]`.
     retrieved: Tensor<B, 2>,
     reference: Tensor<B, 2>,
+    /// Where the model takes it, `[samples, Q, d]`.
+    shift: Option<Tensor<B, 3>>,
 }
 
 impl<B: Backend> MicroBatch<'_, B> {
@@ -258,6 +270,7 @@ impl<B: Backend> MicroBatch<'_, B> {
             prompts: &self.prompts,
             global: states(self.keyword.states.clone()),
             retrieved: vectors(self.retrieved.clone()),
+            shift: self.shift.clone().map(states),
         }
     }
 }
@@ -267,6 +280,7 @@ fn micro_batches<'a, B: Backend>(
     keyword: &Conditioning<B>,
     frozen: &Frozen<'_, B>,
     size: usize,
+    shift: bool,
 ) -> Vec<MicroBatch<'a, B>> {
     let size = if size == 0 { batch.len() } else { size };
     let chunks = batch.chunks(size.max(1)).enumerate();
@@ -287,6 +301,7 @@ fn micro_batches<'a, B: Backend>(
                 },
                 retrieved: rows(samples, |s| &s.retrieved_preference, &frozen.device),
                 reference: rows(samples, |s| &s.reference_semantic, &frozen.device),
+                shift: shift.then(|| retrieval_shift(samples, frozen.text)),
             }
         })
         .collect()

@@ -141,6 +141,7 @@ fn the_adapter_trains_in_f32_over_a_language_model_in_half_precision() {
         let preference = model.forward(&Reading {
             prompts: &prompts,
             retrieved: noise("retrieved", [2, width], &devices.train),
+            shift: None,
             global,
         });
         let loss = preference.multimodal.clone().powi_scalar(2).mean();

@@ -474,6 +474,7 @@ mod retrieved {
     use burn::tensor::{Tensor, TensorData, backend::Backend};
     use ragar::generation::conditioning::{Conditioning, TextEncoder};
     use ragar::generation::sample::Sample;
+    use ragar::generation::shift::retrieval_shift;
     use ragar::reflection::exploration::{noise_along, retrieved_directions};
 
     use super::key;
@@ -538,6 +539,16 @@ mod retrieved {
         ];
         let expected = TensorData::from(expected);
         compare("ways", &expected, &ways.into_data(), 1e-5, 1e-4);
+    }
+
+    #[test]
+    fn the_shift_leads_from_the_references_caption_to_the_mean_of_the_retrieved_ones() {
+        let found = sample(&["aaaaaa", "cccc", "aaaa"]);
+        let nothing = sample(&[]);
+        let shift = retrieval_shift::<TestBackend>(&[&found, &nothing], &Letters);
+        let third = 2.0 / 3.0;
+        let expected = TensorData::from([[[third, third], [third, third]], [[0.0; 2]; 2]]);
+        compare("shift", &expected, &shift.into_data(), 1e-5, 1e-4);
     }
 
     #[test]

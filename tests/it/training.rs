@@ -82,7 +82,7 @@ struct World {
     reflection: ReflectionConfig,
     validator: Option<Box<dyn Validator<TestBackend>>>,
     accept_changes: bool,
-    retrieval_token: bool,
+    retrieval: bool,
 }
 
 impl World {
@@ -107,7 +107,7 @@ impl World {
             },
             validator: None,
             accept_changes: false,
-            retrieval_token: false,
+            retrieval: false,
         }
     }
 
@@ -148,11 +148,7 @@ impl World {
             interrupt,
             progress,
         }
-        .run(model_with(
-            training.seed,
-            self.retrieval_token,
-            &devices.train,
-        ))
+        .run(model_with(training.seed, self.retrieval, &devices.train))
     }
 
     /// Trains without watching, to the end.
@@ -170,7 +166,7 @@ fn model(seed: u64, device: &Device<TestBackend>) -> PreferenceModel<TestBackend
 
 fn model_with(
     seed: u64,
-    retrieval_token: bool,
+    retrieval: bool,
     device: &Device<TestBackend>,
 ) -> PreferenceModel<TestBackend> {
     let folder = golden_dir("llama-mha").join("model");
@@ -188,7 +184,8 @@ fn model_with(
             num_heads: 4,
             ..Default::default()
         },
-        retrieval_token,
+        retrieval_token: retrieval,
+        retrieval_shift: retrieval,
         ..Default::default()
     };
     let shape = ConditioningShape {
@@ -641,10 +638,10 @@ fn noise_of_its_own_changes_what_is_drawn_and_resumes_alike() {
 }
 
 #[test]
-fn sigma_and_the_retrieval_token_train_where_asked() {
+fn sigma_and_what_retrieval_adds_train_where_asked() {
     let mut world = World::new();
     world.reflection.learn_sigma = true;
-    world.retrieval_token = true;
+    world.retrieval = true;
     let folder = tempfile::tempdir().unwrap();
     let end = world.finish(folder.path(), &training(4));
     let log = metrics(folder.path());
@@ -654,8 +651,12 @@ fn sigma_and_the_retrieval_token_train_where_asked() {
     let after = values(&end);
     assert!(after.contains_key("log_sigma"));
     let before = values(&model_with(0, true, &devices().train));
-    let name = "retrieval_projection.weight";
-    assert_ne!(before[name], after[name]);
+    for name in ["retrieval_projection.weight", "retrieval_shares"] {
+        assert_ne!(before[name], after[name], "{name}");
+    }
+    let share = |line: &serde_json::Value| line["retrieval_share"].as_f64().unwrap();
+    assert_eq!(share(&log[0]), 0.0);
+    assert_ne!(share(&log[3]), 0.0);
 }
 
 #[test]

@@ -16,24 +16,32 @@ use crate::app::session::Session;
 use crate::data::history::Split;
 use crate::optimisation::Interrupt;
 
-/// What the demo changes in the defaults, so that it ends within ten minutes on two cores.
-///
-/// Two kept keywords: the tiny generator was trained on prompts of two or three themes, and draws from longer ones badly.
+/// What the demo changes in the defaults, so that it ends within ten minutes on two cores: `configs/tiny.toml` at a smaller
+/// budget.
 pub const BUDGET: &[&str] = &[
-    "data.train_users=48",
+    "data.train_users=200",
     "keywords.pool.num_kept=2",
+    "preference.retrieval_shift=true",
     "preference.mapper.d_model=128",
     "preference.mapper.num_encoder_layers=2",
     "preference.mapper.num_decoder_layers=2",
     "preference.mapper.dim_feedforward=512",
     "preference.calibrator.num_heads=4",
+    "ranking.model.l2_weight=0.001",
+    "ranking.model.contrastive_items=256",
     "ranking.training.learning_rate=0.005",
-    "ranking.training.max_epochs=12",
-    "ranking.training.evaluation_interval=4",
-    "training.steps=30",
-    "training.batch_size=4",
+    "ranking.training.max_epochs=40",
+    "ranking.training.evaluation_interval=8",
+    "training.steps=60",
+    "training.batch_size=8",
+    "training.schedule.learning_rate=0.0003",
     "reflection.num_steps=6",
-    "evaluation.users=48",
+    "reflection.exploration=retrieved",
+    "reflection.sigma=0.3",
+    "reflection.common_noise=false",
+    "reflection.rank_weight=20",
+    "reflection.semantic_reward=0.1",
+    "evaluation.users=100",
     "evaluation.shown=12",
     "inference.num_steps=16",
 ];

@@ -9,6 +9,7 @@ use super::error::TrainingError;
 use crate::generation::preference::{PreferenceModel, Reading};
 use crate::generation::sample::{Sample, rows};
 use crate::generation::segments;
+use crate::generation::shift::retrieval_shift;
 use crate::reflection::rollout::Frozen;
 
 /// The largest of 1, 2, 4, … `batch_size` for which a backward pass over the longest prompt of `samples` ends well and
@@ -63,6 +64,9 @@ fn passes<B: AutodiffBackend>(
             prompts: &ids,
             global: Tensor::from_inner(frozen.text.encode(&prompts).states),
             retrieved: Tensor::from_inner(retrieved),
+            shift: model
+                .takes_shift()
+                .then(|| Tensor::from_inner(retrieval_shift(samples, frozen.text))),
         };
         let gradients = segments::gradients(model, &reading, segment_layers, |preference| {
             let size = |t: Tensor<B, 3>| t.powi_scalar(2).mean();

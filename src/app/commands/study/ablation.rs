@@ -115,6 +115,11 @@ fn variants(config: &RunConfig) -> Vec<Variant> {
     add("options", "retrieval as a token".into(), &|c| {
         c.preference.retrieval_token = true
     });
+    add(
+        "options",
+        "a share of the way to what retrieval found".into(),
+        &|c| c.preference.retrieval_shift = true,
+    );
     all
 }
 
