@@ -6,8 +6,8 @@
 use burn::module::{AutodiffModule, Module};
 use burn::nn::Embedding;
 use burn::optim::GradientsParams;
+use burn::tensor::Device;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Device, Tensor};
 
 use super::config::{MicroConfig, RecommenderError, RecommenderKind};
 use super::contract::{Embeddings, Recommender, TrainableRecommender, check_parameters};
@@ -15,7 +15,7 @@ use super::features::ItemFeatures;
 use super::initial::InitialValues;
 use super::interactions::Interactions;
 use super::light_gcn::{LightGcn, Nodes};
-use super::step::{Batch, LossParts, Step, leaf, pairwise_loss};
+use super::step::{Batch, LossParts, Step, pairwise_loss};
 
 /// LightGCN: id embeddings averaged over the layers of a propagation.
 #[derive(Module, Debug)]
@@ -183,19 +183,11 @@ fn fit_vectors<B: AutodiffBackend>(
     config: &MicroConfig,
     batch: &Batch,
 ) -> (LossParts<B::InnerBackend>, Nodes<B::InnerBackend>) {
-    let users: Tensor<B, 2> = leaf(embeddings.users);
-    let items = leaf(embeddings.items);
-    let pairwise = pairwise_loss(config, batch, users.clone(), items.clone());
+    let pairwise = pairwise_loss::<B>(config, batch, embeddings.users, embeddings.items);
     let losses = LossParts::without_contrast(&pairwise);
-    let gradients = (pairwise.ranking + pairwise.l2).backward();
-    let gradient = |tensor: &Tensor<B, 2>| {
-        tensor
-            .grad(&gradients)
-            .unwrap_or_else(|| tensor.clone().inner().zeros_like())
-    };
     let nodes = Nodes {
-        users: gradient(&users),
-        items: gradient(&items),
+        users: pairwise.user_gradient,
+        items: pairwise.item_gradient,
     };
     (losses, nodes)
 }

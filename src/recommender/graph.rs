@@ -192,8 +192,10 @@ impl<B: Backend> Graph<B> {
 }
 
 /// Rows grouped by padded length, so that a product is a gather, a multiplication and a sum per group.
+///
+/// Rows without an edge stand in no group: they all take the one row of zeros that follows the groups' rows.
 #[derive(Debug, Clone)]
-struct PaddedRows<B: Backend> {
+pub(super) struct PaddedRows<B: Backend> {
     pieces: Vec<Piece<B>>,
     /// Where each row of the matrix stands among the rows of all pieces.
     places: Tensor<B, 1, Int>,
@@ -206,16 +208,15 @@ struct Piece<B: Backend> {
 }
 
 impl<B: Backend> PaddedRows<B> {
-    fn new(edges: &Edges, device: &Device<B>) -> Self {
-        let padded = |row: usize| {
-            (edges.offsets[row + 1] - edges.offsets[row])
-                .max(1)
-                .next_power_of_two()
-        };
-        let mut order: Vec<usize> = (0..edges.num_rows()).collect();
+    pub fn new(edges: &Edges, device: &Device<B>) -> Self {
+        let count = |row: usize| edges.offsets[row + 1] - edges.offsets[row];
+        let padded = |row: usize| count(row).next_power_of_two();
+        let mut order: Vec<usize> = (0..edges.num_rows())
+            .filter(|&row| count(row) > 0)
+            .collect();
         order.sort_by_key(|&row| padded(row));
 
-        let mut places = vec![0i32; order.len()];
+        let mut places = vec![order.len() as i32; edges.num_rows()];
         for (place, &row) in order.iter().enumerate() {
             places[row] = place as i32;
         }
@@ -249,8 +250,9 @@ impl<B: Backend> PaddedRows<B> {
         }
     }
 
-    fn multiply(&self, vectors: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub fn multiply(&self, vectors: Tensor<B, 2>) -> Tensor<B, 2> {
         let [_, width] = vectors.dims();
+        let nothing = Tensor::zeros([1, width], &vectors.device());
         let sums = self
             .pieces
             .iter()
@@ -264,6 +266,7 @@ impl<B: Backend> PaddedRows<B> {
                 let sums = piece.weights.clone().matmul(gathered);
                 sums.reshape([rows, width])
             })
+            .chain([nothing])
             .collect();
         Tensor::cat(sums, 0).select(0, self.places.clone())
     }

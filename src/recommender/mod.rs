@@ -19,6 +19,7 @@ pub mod model;
 pub mod neighbours;
 pub mod popularity;
 pub mod rank;
+pub mod rows;
 
 pub mod contract;
 pub mod selection;

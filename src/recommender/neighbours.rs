@@ -99,6 +99,20 @@ impl Neighbours {
         Edges::from_rows(self.num_items(), rows)
     }
 
+    /// The same edges with other weights: `weights` in the order of [`Self::items`].
+    ///
+    /// # Panics
+    /// When there is not a weight per neighbour.
+    pub fn weighted(&self, weights: &[f32]) -> Edges {
+        assert_eq!(weights.len(), self.items.len(), "a weight per neighbour");
+        let rows = (0..self.num_items()).map(|item| {
+            let range = item * self.per_item..(item + 1) * self.per_item;
+            let columns = self.items[range.clone()].iter().copied();
+            columns.zip(weights[range].iter().copied()).collect()
+        });
+        Edges::from_rows(self.num_items(), rows)
+    }
+
     /// The graph with both sides scaled by `degree^-1/2`.
     pub fn normalised(&self) -> Edges {
         let scales: Vec<f32> = self.degrees().into_iter().map(degree_scale).collect();

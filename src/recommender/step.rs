@@ -2,8 +2,8 @@
 //!
 //! Propagation over a fixed graph is linear, so its gradient is the product with the transposed graph. A
 //! step therefore propagates without recording, differentiates what follows the propagation, and carries
-//! the gradients back through the transposes. Nothing is scattered over edges, and no backend has to know a
-//! sparse product.
+//! the gradients back through the transposes; a batch's rows are recorded alone, and their gradients gathered by the
+//! tables' rows. Nothing is scattered, and no backend has to know a sparse product.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::config::MicroConfig;
-use super::neighbours::{Neighbours, unit_rows};
+use super::graph::Graph;
+use super::neighbours::{Neighbours, host};
+use super::rows::RowSelection;
 
 /// Triples to learn from: this user prefers this item to that one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,14 +68,8 @@ impl LossValues {
 
 impl<B: Backend> LossParts<B> {
     /// The parts of a loss that is the pairwise loss and its penalty.
-    pub(super) fn without_contrast<A>(pairwise: &PairwiseLoss<A>) -> Self
-    where
-        A: AutodiffBackend<InnerBackend = B>,
-    {
-        let (ranking, l2) = (
-            pairwise.ranking.clone().inner(),
-            pairwise.l2.clone().inner(),
-        );
+    pub(super) fn without_contrast(pairwise: &PairwiseLoss<B>) -> Self {
+        let (ranking, l2) = (pairwise.ranking.clone(), pairwise.l2.clone());
         let none = ranking.zeros_like();
         let total = ranking.clone() + l2.clone();
         let values = Tensor::cat(vec![ranking, l2, none.clone(), none, total], 0);
@@ -96,32 +92,53 @@ pub struct Step<B: AutodiffBackend> {
     pub gradients: GradientsParams,
 }
 
-/// The loss of a batch's triples, `[1]` each.
+/// The loss of a batch's triples, `[1]` each, and the gradient of their sum.
 #[derive(Debug, Clone)]
 pub(super) struct PairwiseLoss<B: Backend> {
     /// `−log σ(s_positive − s_negative)`, the mean over triples (BPR).
     pub ranking: Tensor<B, 1>,
     /// Half the squared norm of all vectors involved, per triple, weighted.
     pub l2: Tensor<B, 1>,
+    /// For the final vectors of users, `[users, width]`.
+    pub user_gradient: Tensor<B, 2>,
+    /// For the final vectors of items, `[items, width]`.
+    pub item_gradient: Tensor<B, 2>,
 }
 
-/// The pairwise loss of final vectors of users and items.
-pub(super) fn pairwise_loss<B: Backend>(
+/// The pairwise loss of final vectors of users and items, with its gradient.
+///
+/// Only the batch's rows are recorded; their gradients go back to the tables by [`RowSelection`].
+pub(super) fn pairwise_loss<B: AutodiffBackend>(
     config: &MicroConfig,
     batch: &Batch,
-    users: Tensor<B, 2>,
-    items: Tensor<B, 2>,
-) -> PairwiseLoss<B> {
+    users: Tensor<B::InnerBackend, 2>,
+    items: Tensor<B::InnerBackend, 2>,
+) -> PairwiseLoss<B::InnerBackend> {
     let device = users.device();
-    let chosen = users.select(0, indices(&batch.users, &device));
-    let positives = items.clone().select(0, indices(&batch.positives, &device));
-    let negatives = items.select(0, indices(&batch.negatives, &device));
-    let margins = (chosen.clone() * (positives.clone() - negatives.clone())).sum_dim(1);
+    let [num_users, _] = users.dims();
+    let [num_items, _] = items.dims();
+    let of_users = RowSelection::new(&batch.users, num_users, &device);
+    // Positive and negative items in one selection: one way back for both.
+    let pairs = [batch.positives.as_slice(), &batch.negatives].concat();
+    let of_items = RowSelection::new(&pairs, num_items, &device);
+    let chosen = leaf::<B>(of_users.take(users));
+    let pairs = leaf::<B>(of_items.take(items));
+    let count = batch.positives.len();
+    let positives = pairs.clone().narrow(0, 0, count);
+    let negatives = pairs.clone().narrow(0, count, batch.negatives.len());
+
+    let margins = (chosen.clone() * (positives - negatives)).sum_dim(1);
     let ranking = log_sigmoid(margins).mean().neg();
     let square = |rows: Tensor<B, 2>| (rows.clone() * rows).sum();
-    let l2 = (square(chosen) + square(positives) + square(negatives))
+    let l2 = (square(chosen.clone()) + square(pairs.clone()))
         * (0.5 * config.l2_weight / batch.users.len().max(1) as f32);
-    PairwiseLoss { ranking, l2 }
+    let gradients = (ranking.clone() + l2.clone()).backward();
+    PairwiseLoss {
+        ranking: ranking.inner(),
+        l2: l2.inner(),
+        user_gradient: of_users.give_back(gradient_of(&chosen, &gradients)),
+        item_gradient: of_items.give_back(gradient_of(&pairs, &gradients)),
+    }
 }
 
 /// Zero gradients for the given parameters, which let an optimiser's momentum go on moving them in batches
@@ -198,15 +215,14 @@ pub(super) fn edge_gradients<B: Backend>(
         .reshape([num_items, neighbours.per_item()])
 }
 
-/// Cosines between items and their chosen neighbours as a function of the features, `[items, neighbours]`.
+/// Cosines between items and their chosen neighbours, from unit rows: `[items, neighbours]`.
 pub(super) fn similarities<B: Backend>(
-    features: Tensor<B, 2>,
+    directions: Tensor<B, 2>,
     neighbours: &Neighbours,
 ) -> Tensor<B, 2> {
-    let [num_items, width] = features.dims();
+    let [num_items, width] = directions.dims();
     let per_item = neighbours.per_item();
-    let places = indices(neighbours.items(), &features.device());
-    let directions = unit_rows(features);
+    let places = indices(neighbours.items(), &directions.device());
     let others = directions
         .clone()
         .select(0, places)
@@ -214,6 +230,61 @@ pub(super) fn similarities<B: Backend>(
     (directions.unsqueeze_dim::<3>(1) * others)
         .sum_dim(2)
         .reshape([num_items, per_item])
+}
+
+/// Neighbours with a weight each and the gradient of the same edges' normalised weights, both `[items, neighbours]`.
+pub(super) struct Normalisation<'a, B: Backend> {
+    pub neighbours: &'a Neighbours,
+    pub weights: Tensor<B, 2>,
+    pub gradient: Tensor<B, 2>,
+}
+
+/// The gradient of each part's weights, where an edge's normalised weight is `w_ij · d_i · d_j` with
+/// `d = degree^-1/2` and the degree sums a row's weights over all parts.
+///
+/// With `c_ij` the normalised weight's gradient and `W = c ∘ w`, the gradient of `d` is `W d + Wᵀ d`, two products
+/// with a graph; that of the degree is `−½ d³` times it, and 0 where the degree is not above 0.
+pub(super) fn normalisation_gradients<B: Backend>(
+    parts: &[Normalisation<'_, B>],
+    dense_cells: usize,
+) -> Vec<Tensor<B, 2>> {
+    let degrees = parts
+        .iter()
+        .map(|part| part.weights.clone().sum_dim(1))
+        .reduce(|sum, degrees| sum + degrees)
+        .expect("a part");
+    let scales = degree_scales(degrees);
+    let scale_gradient = parts
+        .iter()
+        .map(|part| {
+            let weights = host(part.weights.clone() * part.gradient.clone());
+            let edges = part.neighbours.weighted(&weights);
+            let graph = Graph::new(&edges, dense_cells, &scales.device());
+            graph.propagate(scales.clone()) + graph.propagate_back(scales.clone())
+        })
+        .reduce(|sum, gradient| sum + gradient)
+        .expect("a part");
+    let degree_gradient = scale_gradient * scales.clone().powi_scalar(3) * -0.5;
+    parts
+        .iter()
+        .map(|part| {
+            let others = of_neighbours(scales.clone(), part.neighbours);
+            part.gradient.clone() * scales.clone() * others + degree_gradient.clone()
+        })
+        .collect()
+}
+
+/// The gradient of unit rows, `[items, width]`, from that of the cosines to chosen neighbours, `[items, neighbours]`:
+/// with `G` these gradients as a graph, `G x + Gᵀ x`.
+pub(super) fn direction_gradient<B: Backend>(
+    directions: Tensor<B, 2>,
+    neighbours: &Neighbours,
+    gradient: Tensor<B, 2>,
+    dense_cells: usize,
+) -> Tensor<B, 2> {
+    let edges = neighbours.weighted(&host(gradient));
+    let graph = Graph::new(&edges, dense_cells, &directions.device());
+    graph.propagate(directions.clone()) + graph.propagate_back(directions)
 }
 
 /// `degree^-1/2` of `[items, 1]`, 0 where the degree is not above 0.
@@ -241,6 +312,15 @@ pub(super) fn of_neighbours<B: Backend>(
 /// A tensor whose gradient is asked for.
 pub(super) fn leaf<B: AutodiffBackend>(values: Tensor<B::InnerBackend, 2>) -> Tensor<B, 2> {
     Tensor::from_inner(values).require_grad()
+}
+
+/// The gradient of a leaf; zeros where the loss does not depend on it.
+pub(super) fn gradient_of<B: AutodiffBackend>(
+    leaf: &Tensor<B, 2>,
+    gradients: &B::Gradients,
+) -> Tensor<B::InnerBackend, 2> {
+    leaf.grad(gradients)
+        .unwrap_or_else(|| leaf.clone().inner().zeros_like())
 }
 
 /// Row numbers on a device.

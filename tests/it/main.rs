@@ -28,6 +28,7 @@ mod mapper;
 mod micro;
 mod precision;
 mod pretraining;
+mod ranking_folder;
 mod recommenders;
 mod reflection;
 mod report;

@@ -1,7 +1,7 @@
 //! MICRO against its authors' code, and its graphs, gradients and rankings against first principles.
 
 use burn::module::{AutodiffModule, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use ragar::optimisation::{AdamW, AdamWConfig, CheckpointStore, Interrupt, Progress, Silent};
 use ragar::recommender::contrastive::contrastive;
 use ragar::recommender::graph::{Edges, Graph};
@@ -10,6 +10,7 @@ use ragar::recommender::neighbours::{Neighbours, unit_rows};
 use ragar::recommender::rank::{
     Ndcg, RankingOptions, best_items, evaluate_embeddings, evaluate_popularity, rank_of,
 };
+use ragar::recommender::rows::RowSelection;
 use ragar::recommender::step::{Batch, add_idle_gradients};
 use ragar::recommender::{
     FeatureTable, Interactions, ItemFeatures, ItemSelection, Micro, MicroConfig, MicroGraphs,
@@ -375,6 +376,65 @@ fn products_with_padded_rows_match_the_matrix() {
         1e-5,
         1e-5,
     );
+}
+
+/// Selected rows' gradients go back to the table as automatic differentiation says: summed where a row was taken more
+/// than once, zero where it was not.
+#[test]
+fn gradients_of_selected_rows_match_automatic_differentiation() {
+    let devices = devices();
+    let values = |rows: usize, width: usize| {
+        let values: Vec<f32> = (0..rows * width).map(|i| (i as f32 * 0.61).cos()).collect();
+        TensorData::new(values, [rows, width])
+    };
+    let repeated: Vec<u32> = (0..70).map(|place| (place * place) % 11).collect();
+    // Repeated rows, a single one, each once, and more rows than a power of two of them.
+    for (rows, num_rows) in [
+        (repeated, 13),
+        (vec![2; 33], 5),
+        (vec![4], 9),
+        (vec![2, 0, 1], 3),
+    ] {
+        for width in [1, 6] {
+            let selection = RowSelection::<TestBackend>::new(&rows, num_rows, &devices.frozen);
+            let table =
+                Tensor::<TestBackend, 2>::from_data(values(num_rows, width), &devices.train)
+                    .require_grad();
+            let weights = values(rows.len(), width);
+            let places: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+            let places = TensorData::new(places, [rows.len()]);
+            let places = Tensor::<TestBackend, 1, Int>::from_data(places, &devices.train);
+            let taken = table.clone().select(0, places);
+            let factor = Tensor::from_data(weights.clone(), &devices.train);
+            let gradients = (taken.clone() * factor).sum().backward();
+            let plain = table.clone().inner();
+            compare(
+                "rows",
+                &taken.into_data(),
+                &selection.take(plain).into_data(),
+                0.0,
+                0.0,
+            );
+            let expected = table.grad(&gradients).expect("a gradient").into_data();
+            let gradient = Tensor::from_data(weights, &devices.frozen);
+            let found = selection.give_back(gradient).into_data();
+            compare("gradient", &expected, &found, 1e-5, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn rows_without_edges_get_nothing_whatever_the_vectors() {
+    let edges = Edges::from_rows(3, [vec![], vec![(2, 0.5)], vec![]]);
+    let graph = Graph::<TestBackend>::new(&edges, 0, &device());
+    let vectors = Tensor::from_data([[f32::NAN], [f32::INFINITY], [4.0]], &device());
+    let found: Vec<f32> = graph.propagate(vectors).into_data().iter::<f32>().collect();
+    assert_eq!(found, [0.0, 2.0, 0.0]);
+    let none = Edges::from_rows(2, [vec![], vec![]]);
+    let graph = Graph::<TestBackend>::new(&none, 0, &device());
+    let vectors = Tensor::ones([2, 3], &device());
+    let found: Vec<f32> = graph.propagate(vectors).into_data().iter::<f32>().collect();
+    assert_eq!(found, [0.0; 6]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::recommender::graph::Edges;
 use crate::recommender::light_gcn::Nodes;
 use crate::recommender::neighbours::{Neighbours, unit_rows};
 use crate::recommender::step::{
-    Batch, LossParts, Step, degree_scales, edge_gradients, leaf, move_gradients, of_neighbours,
-    pairwise_loss, similarities,
+    Batch, LossParts, Normalisation, Step, direction_gradient, edge_gradients, gradient_of, leaf,
+    move_gradients, normalisation_gradients, pairwise_loss, similarities,
 };
 
 impl<B: AutodiffBackend> TrainableRecommender<B> for Lattice<B> {
@@ -36,24 +36,20 @@ impl<B: AutodiffBackend> TrainableRecommender<B> for Lattice<B> {
             layers.push(graphs.graph.propagate(layers[layer].clone()));
         }
 
-        let users: Tensor<B, 2> = leaf(nodes.users);
-        let items = leaf(nodes.items);
-        let modal = leaf(layers[graphs.num_item_layers].clone());
-        let final_items = items.clone() + unit_rows(modal.clone());
-        let pairwise = pairwise_loss(config, batch, users.clone(), final_items);
+        let modal = leaf::<B>(layers[graphs.num_item_layers].clone());
+        let directions = unit_rows(modal.clone());
+        let final_items = nodes.items + directions.clone().inner();
+        let pairwise = pairwise_loss::<B>(config, batch, nodes.users, final_items);
         let losses = LossParts::without_contrast(&pairwise);
-        let gradients = (pairwise.ranking + pairwise.l2).backward();
-        let gradient = |tensor: &Tensor<B, 2>| {
-            tensor
-                .grad(&gradients)
-                .unwrap_or_else(|| tensor.clone().inner().zeros_like())
-        };
+        // A term with the known gradient; its value means nothing.
+        let carrier = (directions * Tensor::from_inner(pairwise.item_gradient.clone())).sum();
+        let gradients = carrier.backward();
 
         let back = graphs.interactions.propagate_back(Nodes {
-            users: gradient(&users),
-            items: gradient(&items),
+            users: pairwise.user_gradient,
+            items: pairwise.item_gradient,
         });
-        let mut carried = gradient(&modal);
+        let mut carried = gradient_of(&modal, &gradients);
         let mut propagations = Vec::new();
         for layer in (0..graphs.num_item_layers).rev() {
             propagations.push((carried.clone(), layers[layer].clone()));
@@ -93,37 +89,43 @@ fn add_graph_gradients<B: AutodiffBackend>(
 ) {
     let shares = lattice.shares();
     let share = |place: usize| shares.clone().narrow(0, place, 1).reshape([1, 1]);
-    // The learned graph: similarities by share, scaled by the degrees of their sum.
-    let shared: Vec<Tensor<B, 2>> = Modality::ALL
-        .into_iter()
-        .zip(&graphs.learned)
-        .enumerate()
-        .map(|(place, (modality, learned))| {
-            similarities(lattice.projected(modality), learned) * share(place)
-        })
-        .collect();
-    let degrees = shared[0].clone().sum_dim(1) + shared[1].clone().sum_dim(1);
-    let scales = degree_scales(degrees);
-    let learned_weights: Vec<Tensor<B, 2>> = shared
-        .into_iter()
-        .zip(&graphs.learned)
-        .map(|(weights, learned)| weights * scales.clone() * of_neighbours(scales.clone(), learned))
-        .collect();
+    let of_edges = |neighbours: &Neighbours| {
+        propagations
+            .iter()
+            .map(|(output, inputs)| edge_gradients(output.clone(), inputs.clone(), neighbours))
+            .reduce(|sum, gradient| sum + gradient)
+            .expect("a propagation")
+    };
+    let mut loss = Tensor::<B, 1>::zeros([1], &shares.device());
+    for (place, original) in graphs.original.iter().enumerate() {
+        let by_edge = of_edges(original);
+        let given = given_weights(original, &graphs.original_edges[place], &by_edge);
+        let term = share(place) * Tensor::from_inner((by_edge * given).sum().reshape([1, 1]));
+        loss = loss + term.reshape([1]) * config.original_weight;
+    }
 
-    let device = shares.device();
-    let mut loss = Tensor::<B, 1>::zeros([1], &device);
-    for (output_gradient, inputs) in propagations {
-        for (place, learned) in graphs.learned.iter().enumerate() {
-            let by_edge = edge_gradients(output_gradient.clone(), inputs.clone(), learned);
-            let term = (learned_weights[place].clone() * Tensor::from_inner(by_edge)).sum();
-            loss = loss + term * (1.0 - config.original_weight);
-        }
-        for (place, original) in graphs.original.iter().enumerate() {
-            let by_edge = edge_gradients(output_gradient.clone(), inputs.clone(), original);
-            let given = given_weights(original, &graphs.original_edges[place], &by_edge);
-            let term = share(place) * Tensor::from_inner((by_edge * given).sum().reshape([1, 1]));
-            loss = loss + term.reshape([1]) * config.original_weight;
-        }
+    // The learned graph: similarities by share, scaled by the degrees of their sum.
+    let directions = Modality::ALL.map(|modality| unit_rows(lattice.projected(modality)));
+    let cosines =
+        [0, 1].map(|place| similarities(directions[place].clone().inner(), &graphs.learned[place]));
+    let parts = [0, 1].map(|place| Normalisation {
+        neighbours: &graphs.learned[place],
+        weights: cosines[place].clone() * share(place).inner(),
+        gradient: of_edges(&graphs.learned[place]) * (1.0 - config.original_weight),
+    });
+    let found = normalisation_gradients(&parts, config.dense_cells);
+    for (place, gradient) in found.into_iter().enumerate() {
+        let of_share = (cosines[place].clone() * gradient.clone()).sum();
+        let term = share(place) * Tensor::from_inner(of_share.reshape([1, 1]));
+        let of_directions = direction_gradient(
+            directions[place].clone().inner(),
+            &graphs.learned[place],
+            gradient * share(place).inner(),
+            config.dense_cells,
+        );
+        // Terms with the known gradients; their values mean nothing.
+        let carrier = (directions[place].clone() * Tensor::from_inner(of_directions)).sum();
+        loss = loss + term.reshape([1]) + carrier;
     }
     let mut gradients = GradientsParams::from_grads(loss.backward(), lattice);
     let ids = lattice.graph_parameters();

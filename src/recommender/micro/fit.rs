@@ -3,7 +3,7 @@
 use burn::module::{AutodiffModule, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 
 use super::{Micro, MicroGraphs};
 use crate::recommender::config::MicroConfig;
@@ -11,10 +11,11 @@ use crate::recommender::contract::TrainableRecommender;
 use crate::recommender::contrastive::contrastive;
 use crate::recommender::features::Modality;
 use crate::recommender::light_gcn::Nodes;
-use crate::recommender::neighbours::{Neighbours, unit_rows};
+use crate::recommender::neighbours::unit_rows;
+use crate::recommender::rows::RowSelection;
 use crate::recommender::step::{
-    Batch, LossParts, Step, degree_scales, edge_gradients, indices, leaf, move_gradients,
-    of_neighbours, pairwise_loss, similarities,
+    Batch, LossParts, Normalisation, Step, direction_gradient, edge_gradients, gradient_of, leaf,
+    move_gradients, normalisation_gradients, pairwise_loss, similarities,
 };
 
 impl<B: AutodiffBackend> TrainableRecommender<B> for Micro<B> {
@@ -68,30 +69,18 @@ pub fn fit<B: AutodiffBackend>(
         layers
     });
 
-    let users = leaf::<B>(nodes.users);
-    let items = leaf::<B>(nodes.items);
     let [image_items, text_items] = item_layers
         .each_ref()
         .map(|layers| leaf::<B>(layers[graphs.num_item_layers].clone()));
-    let (loss, losses) = objective(
+    let objective = objective(
         micro,
         config,
         batch,
-        users.clone(),
-        items.clone(),
+        nodes,
         [image_items.clone(), text_items.clone()],
     );
-    let gradients = loss.backward();
-    let gradient = |tensor: &Tensor<B, 2>| {
-        tensor
-            .grad(&gradients)
-            .unwrap_or_else(|| tensor.clone().inner().zeros_like())
-    };
-
-    let back = graphs.interactions.propagate_back(Nodes {
-        users: gradient(&users),
-        items: gradient(&items),
-    });
+    let gradients = objective.modal_loss.backward();
+    let back = graphs.interactions.propagate_back(objective.gradients);
     let mut id_gradient = back.items;
     let mut graph_gradients = Vec::new();
     for (modality, (output, layers)) in Modality::ALL
@@ -99,7 +88,7 @@ pub fn fit<B: AutodiffBackend>(
         .zip([&image_items, &text_items].into_iter().zip(&item_layers))
     {
         let graph = &graphs.item_graph(modality).graph;
-        let mut carried = gradient(output);
+        let mut carried = gradient_of(output, &gradients);
         for layer in (0..graphs.num_item_layers).rev() {
             if learn_graphs {
                 graph_gradients.push((modality, carried.clone(), layers[layer].clone()));
@@ -116,54 +105,82 @@ pub fn fit<B: AutodiffBackend>(
         add_graph_gradients(micro, graphs, config, graph_gradients, &mut parameters);
     }
     Step {
-        losses,
+        losses: objective.losses,
         gradients: parameters,
     }
 }
 
-/// What follows the propagation. Returns what to differentiate and the values of its parts.
+/// What follows the propagation.
+struct Objective<B: AutodiffBackend> {
+    losses: LossParts<B::InnerBackend>,
+    /// For the vectors of users and items after LightGCN.
+    gradients: Nodes<B::InnerBackend>,
+    /// What to differentiate for the modal item vectors and the fusion. It has the loss's gradient; its value
+    /// means nothing.
+    modal_loss: Tensor<B, 1>,
+}
+
 fn objective<B: AutodiffBackend>(
     micro: &Micro<B>,
     config: &MicroConfig,
     batch: &Batch,
-    users: Tensor<B, 2>,
-    items: Tensor<B, 2>,
+    nodes: Nodes<B::InnerBackend>,
     modal_items: [Tensor<B, 2>; 2],
-) -> (Tensor<B, 1>, LossParts<B::InnerBackend>) {
-    let device = users.device();
+) -> Objective<B> {
     let [image_items, text_items] = modal_items.clone();
     let fused = unit_rows(micro.fuse(image_items, text_items).fused);
-    let pairwise = pairwise_loss(config, batch, users, items + fused.clone());
+    let fused_values = fused.clone().inner();
+    let items = nodes.items + fused_values.clone();
+    let [num_items, _] = items.dims();
+    let device = items.device();
+    let pairwise = pairwise_loss::<B>(config, batch, nodes.users, items);
 
-    let mut loss = pairwise.ranking.clone() + pairwise.l2.clone();
-    let mut parts = vec![pairwise.ranking.inner(), pairwise.l2.inner()];
-    let mut total = parts[0].clone() + parts[1].clone();
-    let contrasted = |rows: Tensor<B, 2>| {
-        if batch.contrasted.is_empty() {
-            rows
-        } else {
-            rows.select(0, indices(&batch.contrasted, &device))
-        }
+    let contrasted = (!batch.contrasted.is_empty())
+        .then(|| RowSelection::new(&batch.contrasted, num_items, &device));
+    let take = |table: Tensor<B::InnerBackend, 2>| match &contrasted {
+        Some(rows) => rows.take(table),
+        None => table,
     };
-    let fused = contrasted(fused);
+    let give_back = |gradient: Tensor<B::InnerBackend, 2>| match &contrasted {
+        Some(rows) => rows.give_back(gradient),
+        None => gradient,
+    };
+    let chosen = take(fused_values);
+    let mut fused_gradient = pairwise.item_gradient.clone();
+    let mut modal_loss: Option<Tensor<B, 1>> = None;
+    let mut parts = vec![pairwise.ranking, pairwise.l2];
+    let mut total = parts[0].clone() + parts[1].clone();
     for rows in modal_items {
-        let rows = unit_rows(contrasted(rows));
+        let rows = unit_rows(rows);
         let result = contrastive(
-            rows.clone().inner(),
-            fused.clone().inner(),
+            take(rows.clone().inner()),
+            chosen.clone(),
             config.temperature,
             config.block_rows,
         );
         total = total + result.loss.clone() * config.contrastive_weight;
         parts.push(result.loss);
-        // A term with the known gradient; its value means nothing.
-        let carrier = (rows * Tensor::from_inner(result.modality_gradient)).sum()
-            + (fused.clone() * Tensor::from_inner(result.fused_gradient)).sum();
-        loss = loss + carrier * config.contrastive_weight;
+        let gradient = give_back(result.modality_gradient) * config.contrastive_weight;
+        fused_gradient =
+            fused_gradient + give_back(result.fused_gradient) * config.contrastive_weight;
+        let term = (rows * Tensor::from_inner(gradient)).sum();
+        modal_loss = Some(match modal_loss {
+            Some(sum) => sum + term,
+            None => term,
+        });
     }
     parts.push(total);
-    let values = Tensor::cat(parts, 0);
-    (loss, LossParts { values })
+    let fused_term = (fused * Tensor::from_inner(fused_gradient)).sum();
+    Objective {
+        losses: LossParts {
+            values: Tensor::cat(parts, 0),
+        },
+        gradients: Nodes {
+            users: pairwise.user_gradient,
+            items: pairwise.item_gradient,
+        },
+        modal_loss: modal_loss.map_or(fused_term.clone(), |sum| sum + fused_term),
+    }
 }
 
 /// Adds the gradients that reach feature tables and projections through the learned graphs' weights.
@@ -180,11 +197,24 @@ fn add_graph_gradients<B: AutodiffBackend>(
 ) {
     let share = 1.0 - config.original_weight;
     let mut loss: Option<Tensor<B, 1>> = None;
-    for (modality, output_gradient, inputs) in propagations {
+    for modality in Modality::ALL {
         let neighbours = &graphs.item_graph(modality).learned;
-        let gradients = edge_gradients(output_gradient, inputs, neighbours);
-        let weights = edge_weights(micro.projected(modality), neighbours);
-        let term = (weights * Tensor::from_inner(gradients)).sum() * share;
+        let of_edges = propagations
+            .iter()
+            .filter(|(other, ..)| *other == modality)
+            .map(|(_, output, inputs)| edge_gradients(output.clone(), inputs.clone(), neighbours))
+            .reduce(|sum, gradient| sum + gradient);
+        let Some(of_edges) = of_edges else { continue };
+        let directions = unit_rows(micro.projected(modality));
+        let values = directions.clone().inner();
+        let part = Normalisation {
+            neighbours,
+            weights: similarities(values.clone(), neighbours),
+            gradient: of_edges * share,
+        };
+        let found = normalisation_gradients(&[part], config.dense_cells).remove(0);
+        let gradient = direction_gradient(values, neighbours, found, config.dense_cells);
+        let term = (directions * Tensor::from_inner(gradient)).sum();
         loss = Some(match loss {
             Some(sum) => sum + term,
             None => term,
@@ -194,12 +224,4 @@ fn add_graph_gradients<B: AutodiffBackend>(
     let mut gradients = GradientsParams::from_grads(loss.backward(), micro);
     let ids = micro.graph_parameters();
     move_gradients(micro, &ids, &mut gradients, parameters);
-}
-
-/// The normalised weights of chosen neighbours as a function of the features they were chosen by,
-/// `[items, neighbours]`.
-fn edge_weights<B: Backend>(features: Tensor<B, 2>, neighbours: &Neighbours) -> Tensor<B, 2> {
-    let similarities = similarities(features, neighbours);
-    let scales = degree_scales(similarities.clone().sum_dim(1));
-    similarities * scales.clone() * of_neighbours(scales, neighbours)
 }
