@@ -3,11 +3,12 @@
     pip install torch transformers diffusers pillow
     python assets/models/tiny/diffusion/measure.py            # 122 held-out pairs
     python assets/models/tiny/diffusion/measure.py training   # as many training pairs
+    python assets/models/tiny/diffusion/measure.py --guidance 7.5 --stronger 0.5
 """
 
+import argparse
 import csv
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,12 @@ def features(output):
 
 
 def main():
-    side = sys.argv[1] if len(sys.argv) > 1 else "held-out"
+    options = argparse.ArgumentParser()
+    options.add_argument("side", nargs="?", choices=["held-out", "training"], default="held-out")
+    options.add_argument("--guidance", type=float, default=3.0)
+    options.add_argument("--stronger", type=float, default=0.0, help="so much further from the mean of the five styles' captions")
+    options = options.parse_args()
+    side = options.side
     rows = list(csv.DictReader((STICKERS / "stickers.csv").open()))
     chosen = [row for row in rows if (row["held_out"] == "true") == (side == "held-out")]
     if len(chosen) > 122:
@@ -70,7 +76,8 @@ def main():
         glyph = torch.tensor([glyphs.index(row["glyph"]) for row in chosen])
         style = torch.tensor([styles.index(row["style"]) for row in chosen])
         right = [(seen @ by_style.T).argmax(-1) == style, nearest[:, 0] == glyph, (nearest == glyph[:, None]).any(-1)]
-        print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%" % tuple(100 * hit.float().mean() for hit in right))
+        right.append(right[0] & right[1])
+        print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in right))
 
     report("real", [Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB") for row in chosen])
     pipe = StableDiffusionPipeline.from_pretrained(HERE, torch_dtype=torch.float32, safety_checker=None)
@@ -83,9 +90,20 @@ def main():
         again += [Image.fromarray(image.permute(1, 2, 0).round().byte().numpy()) for image in decoded]
     report("real, encoded and decoded", again)
     drawn = []
-    for part in batches([caption(row, row["style"]) for row in chosen], 32):
+
+    def states(prompts):
+        ids = words(prompts, padding="max_length", max_length=32, truncation=True, return_tensors="pt").input_ids
+        return pipe.text_encoder(ids)[0]
+
+    for part in batches(chosen, 32):
+        own = states([caption(row, row["style"]) for row in part])
+        if options.stronger:
+            mean = torch.stack([states([caption(row, style) for row in part]) for style in styles]).mean(0)
+            own = own + options.stronger * (own - mean)
         seeds = [torch.Generator().manual_seed(len(drawn) + place) for place in range(len(part))]
-        drawn += pipe(part, num_inference_steps=20, guidance_scale=3.0, height=64, width=64, generator=seeds).images
+        nothing = states([""] * len(part))
+        conditions = {"prompt_embeds": own, "negative_prompt_embeds": nothing, "guidance_scale": options.guidance}
+        drawn += pipe(**conditions, num_inference_steps=20, height=64, width=64, generator=seeds).images
     report("drawn", drawn)
 
 
