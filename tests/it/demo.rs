@@ -268,6 +268,8 @@ fn studies_go_on_where_they_stopped(folder: &Path, store: &Path, rank: &Path) {
     assert_eq!(gradient["rows"].as_array().expect("rows").len(), 6);
     for row in gradient["rows"].as_array().expect("rows") {
         assert!(row["variance"].as_f64().expect("a number") > 0.0, "{row}");
+        let signal = row["signal"].as_f64() > row["signal_error"].as_f64().map(|e| 2.0 * e);
+        assert_eq!(row["steps_for_signal"].is_number(), signal, "{row}");
     }
 
     let judge: Value = {

@@ -1,5 +1,6 @@
 //! One test binary; a module per concern.
 
+mod assumptions;
 mod baselines;
 mod blip2;
 mod budget;

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::remembered::remembered;
 use super::{by_column, less};
 use crate::app::assembly::{
     DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
@@ -121,13 +122,6 @@ fn variants(config: &RunConfig) -> Vec<Variant> {
         &|c| c.preference.retrieval_shift = true,
     );
     all
-}
-
-/// Scores of one training, a value per user.
-#[derive(Serialize, Deserialize)]
-struct Trained {
-    configuration: String,
-    scores: Columns,
 }
 
 #[derive(Serialize)]
@@ -251,64 +245,36 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
             config.training.seed += seed;
             let name = format!("{}/seed-{seed}", slug(&variant.name));
             let folder = out.join("runs").join(&name);
-            let scores = folder.join("scores.json");
             let configuration = config.to_toml(METHOD)?;
-            if let Some(known) = known(&scores, &configuration)? {
-                columns.push(known);
-                continue;
-            }
-            config.save(&folder, "train", METHOD)?;
-            let parts = Parts {
-                config: &config,
-                eyes: &eyes,
-                language: &language,
-                generation: &generation,
-                ranking: &ranking,
-                devices: &devices,
-                held_out: None,
-                accept_changes: false,
-            };
-            let model = parts.train(&learning, &folder, &interrupt, &Silent)?;
-            let (measured, _) = held_out.measure(&model, &testing, &name)?;
-            let trained = Trained {
-                configuration,
-                scores: measured,
-            };
-            files::write_json(&scores, &trained)?;
-            let mean = |name: &str| {
-                trained
-                    .scores
-                    .get(name)
-                    .map_or(f64::NAN, |v| super::mean(v))
-            };
-            session.output.note(format!(
-                "{}, seed {seed}: both@1 {:.3}, ΔR {:+.4}, reward {:+.4}",
-                variant.name,
-                mean("both@1"),
-                mean("rank_change"),
-                mean("reward")
-            ));
-            // As a later call reads them, to the last digit.
-            columns.extend(known(&scores, &trained.configuration)?);
+            let scores = remembered(&folder.join("scores.json"), &configuration, || {
+                config.save(&folder, "train", METHOD)?;
+                let parts = Parts {
+                    config: &config,
+                    eyes: &eyes,
+                    language: &language,
+                    generation: &generation,
+                    ranking: &ranking,
+                    devices: &devices,
+                    held_out: None,
+                    accept_changes: false,
+                };
+                let model = parts.train(&learning, &folder, &interrupt, &Silent)?;
+                let (measured, _) = held_out.measure(&model, &testing, &name)?;
+                let mean = |name: &str| measured.get(name).map_or(f64::NAN, |v| super::mean(v));
+                session.output.note(format!(
+                    "{}, seed {seed}: both@1 {:.3}, ΔR {:+.4}, reward {:+.4}",
+                    variant.name,
+                    mean("both@1"),
+                    mean("rank_change"),
+                    mean("reward")
+                ));
+                Ok(measured)
+            })?;
+            columns.push(scores);
         }
         results.push((variant.group, &variant.name, columns));
     }
     write(session, out, config, seeds, &results)
-}
-
-/// The scores of a training that an earlier call finished under the same configuration.
-fn known(path: &Path, configuration: &str) -> anyhow::Result<Option<Columns>> {
-    let Ok(text) = std::fs::read(path) else {
-        return Ok(None);
-    };
-    let trained: Trained = serde_json::from_slice(&text)
-        .with_context(|| format!("{}: remove it to train again", path.display()))?;
-    anyhow::ensure!(
-        trained.configuration == configuration,
-        "{} was made under another configuration: choose another --out, or restore the configuration",
-        path.display()
-    );
-    Ok(Some(trained.scores))
 }
 
 fn write(

@@ -50,8 +50,8 @@ struct Row {
     signal: f64,
     /// Standard error of the signal, over samples.
     signal_error: f64,
-    /// Steps whose mean has as much signal as noise.
-    steps_for_signal: f64,
+    /// Steps whose mean has as much signal as noise; none where the signal lies within two standard errors of nothing.
+    steps_for_signal: Option<f64>,
     /// Deviation of the rewards within a sample's step.
     reward_deviation: f64,
 }
@@ -215,7 +215,7 @@ pub fn gradient(
                 variance,
                 signal,
                 signal_error,
-                steps_for_signal: variance / signal.max(f64::MIN_POSITIVE),
+                steps_for_signal: (signal > 2.0 * signal_error).then(|| variance / signal),
                 reward_deviation,
             });
         }
@@ -262,10 +262,9 @@ fn table(study: &Study) -> String {
         study.samples, study.repeats, study.noises, study.sigma
     );
     for row in &study.rows {
-        // Within two standard errors of nothing there is nothing to divide by.
-        let steps = match row.signal > 2.0 * row.signal_error {
-            true => format!("{:.0}", row.steps_for_signal),
-            false => "no signal seen".into(),
+        let steps = match row.steps_for_signal {
+            Some(steps) => format!("{steps:.0}"),
+            None => "no signal seen".into(),
         };
         let _ = writeln!(
             text,
