@@ -81,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         generator: &generation.generator,
         visual: &visual,
         discriminator: &ranking.discriminator,
+        references: None,
         latent_shape: generation.latent_shape,
         device: devices.frozen.clone(),
     };

@@ -34,6 +34,7 @@ const IMAGE: GenerateOptions = GenerateOptions {
     num_steps: 20,
     guidance_scale: 7.5,
     scheduler: SchedulerChoice::Pipeline,
+    strength: 1.0,
 };
 
 struct Inputs {

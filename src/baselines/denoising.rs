@@ -3,13 +3,12 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
-use image::imageops::{FilterType, resize};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use sha2::{Digest, Sha256};
 
-use crate::data::pixels::to_batch;
+use crate::data::pixels::{fitted, to_batch};
 use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
 use crate::networks::scheduler::{NoiseSchedule, PredictionType, SchedulerConfig, SchedulerError};
 
@@ -45,16 +44,11 @@ impl Latents {
             shape: [0; 3],
         };
         for chunk in pictures.chunks(ENCODED_AT_ONCE) {
-            let fitted: Vec<RgbImage> = chunk
+            let sized = chunk
                 .iter()
-                .map(
-                    |picture| match picture.dimensions() == (side as u32, side as u32) {
-                        true => picture.clone(),
-                        false => resize(picture, side as u32, side as u32, FilterType::CatmullRom),
-                    },
-                )
-                .collect();
-            let batch = to_batch(&fitted.iter().collect::<Vec<_>>(), device);
+                .map(|picture| fitted(picture.clone(), side as u32));
+            let sized: Vec<RgbImage> = sized.collect();
+            let batch = to_batch(&sized.iter().collect::<Vec<_>>(), device);
             let scaled = vae.scale(vae.encode(batch).mean);
             let [_, channels, height, width] = scaled.dims();
             latents.shape = [channels, height, width];

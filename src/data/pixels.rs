@@ -3,6 +3,15 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
+use image::imageops::{FilterType, resize};
+
+/// The picture at `side` × `side`: as it is where it has that size.
+pub fn fitted(picture: RgbImage, side: u32) -> RgbImage {
+    match picture.dimensions() == (side, side) {
+        true => picture,
+        false => resize(&picture, side, side, FilterType::CatmullRom),
+    }
+}
 
 /// One picture as `[3, height, width]` in [−1, 1].
 pub fn to_tensor<B: Backend>(picture: &RgbImage, device: &B::Device) -> Tensor<B, 3> {

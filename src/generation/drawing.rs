@@ -6,9 +6,10 @@ use burn::tensor::{Device, Tensor};
 use crate::networks::scheduler::SchedulerError;
 
 use super::conditioning::TextEncoder;
-use super::generator::{GenerateOptions, Generator};
+use super::generator::{GenerateOptions, Generator, Start};
 pub use super::noise::Latent;
 use super::preference::{Preference, PreferenceModel, Reading};
+use super::references::ReferenceLatents;
 use super::sample::{Sample, rows};
 use super::shift::retrieval_shift;
 
@@ -21,6 +22,8 @@ pub struct Drawing<'a, B: Backend> {
     pub text: &'a dyn TextEncoder<B>,
     /// Steps and guidance.
     pub options: &'a GenerateOptions,
+    /// The references' pictures, where drawing begins with them (`options.strength` below 1).
+    pub references: Option<&'a ReferenceLatents<B>>,
     /// Channels, height and width of a latent.
     pub latent_shape: [usize; 3],
     /// Images denoised at once.
@@ -74,7 +77,12 @@ impl<B: Backend> Drawing<'_, B> {
             each(self.generator.generate(
                 conditionings.clone().narrow(0, start, chunk.len()),
                 empty.clone(),
-                noise(&|latent| latent.initial(seed, shape, device)),
+                Start {
+                    noise: noise(&|latent| latent.initial(seed, shape, device)),
+                    pictures: self.references.and_then(|references| {
+                        references.of(&chunk.iter().map(Latent::sample).collect::<Vec<_>>())
+                    }),
+                },
                 &|index| noise(&|latent| latent.sampling(seed, index, shape, device)),
                 self.options,
             )?);

@@ -8,6 +8,7 @@ pub mod keywords;
 pub mod mapper;
 pub mod noise;
 pub mod preference;
+pub mod references;
 pub mod sample;
 pub mod segments;
 pub mod shift;

@@ -76,6 +76,11 @@ impl<'a> Latent<'a> {
         }
     }
 
+    /// Whose it is.
+    pub fn sample(&self) -> &'a Sample {
+        self.sample
+    }
+
     /// What denoising starts from, `[1, channels, height, width]`.
     pub fn initial<B: Backend>(
         &self,

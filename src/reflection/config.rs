@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::Distance;
 use super::reward::{Baseline, RewardForm};
+use crate::generation::generator::is_whole;
 use crate::networks::scheduler::SchedulerChoice;
 
 /// Which noises are tried around `E_gen`.
@@ -104,6 +105,9 @@ pub struct ReflectionConfig {
     /// belong to configurations without the key.
     #[serde(skip_serializing_if = "SchedulerChoice::is_pipeline")]
     pub scheduler: SchedulerChoice,
+    /// Of those images, as `inference.strength`: 1 begins at pure noise (paper). Left out there, like the sampler.
+    #[serde(skip_serializing_if = "is_whole")]
+    pub strength: f64,
 }
 
 impl Default for ReflectionConfig {
@@ -129,6 +133,7 @@ impl Default for ReflectionConfig {
             guidance_scale: 3.0,
             images_per_batch: 16,
             scheduler: SchedulerChoice::Pipeline,
+            strength: 1.0,
         }
     }
 }
@@ -147,6 +152,12 @@ impl ReflectionConfig {
         }
         if self.num_steps == 0 || self.images_per_batch == 0 {
             return Err("num_steps and images_per_batch must be at least 1".into());
+        }
+        if !(self.strength > 0.0 && self.strength <= 1.0) {
+            return Err(format!(
+                "strength = {} must be above 0 and at most 1",
+                self.strength
+            ));
         }
         let weights = [
             ("rank_weight", self.rank_weight),

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::generation::drawing::Latent;
-use crate::generation::generator::{GenerateOptions, Generator};
+use crate::generation::generator::{GenerateOptions, Generator, Start};
 use crate::generation::sample::{Sample, rows};
 use crate::networks::scheduler::SchedulerError;
 use crate::recommender::neighbours::host;
@@ -61,6 +61,7 @@ pub fn direct<B: AutodiffBackend>(
         num_steps: config.num_steps,
         guidance_scale: config.guidance_scale,
         scheduler: config.scheduler,
+        strength: config.strength,
     };
     let (shape, device, seed) = (frozen.latent_shape, &frozen.device, moment.seed);
     let empty = frozen.text.encode(&[""]).states;
@@ -84,7 +85,10 @@ pub fn direct<B: AutodiffBackend>(
             frozen.generator,
             conditioning.clone(),
             empty.clone(),
-            Tensor::cat(initial.collect(), 0),
+            Start {
+                noise: Tensor::cat(initial.collect(), 0),
+                pictures: frozen.references.and_then(|found| found.of(samples)),
+            },
             &|index| {
                 let noise = latents.iter();
                 let noise = noise.map(|latent| latent.sampling(seed, index, shape, device));

@@ -7,6 +7,7 @@ use crate::generation::conditioning::TextEncoder;
 use crate::generation::drawing::{Drawing, Latent};
 use crate::generation::generator::{GenerateOptions, Generator};
 use crate::generation::noise::NoiseKey;
+use crate::generation::references::ReferenceLatents;
 use crate::generation::sample::{Sample, rows};
 use crate::networks::scheduler::SchedulerError;
 
@@ -29,6 +30,8 @@ pub struct Frozen<'a, B: Backend> {
     pub visual: &'a dyn VisualEncoder<B>,
     /// Features to scores and ranks.
     pub discriminator: &'a dyn Discriminator<B>,
+    /// The references' pictures, where drawing begins with them (`strength` below 1).
+    pub references: Option<&'a ReferenceLatents<B>>,
     /// Channels, height and width of a latent.
     pub latent_shape: [usize; 3],
     /// Where all of it lives.
@@ -162,7 +165,9 @@ pub(super) fn draw<B: Backend>(
             num_steps: config.num_steps,
             guidance_scale: config.guidance_scale,
             scheduler: config.scheduler,
+            strength: config.strength,
         },
+        references: frozen.references,
         latent_shape: frozen.latent_shape,
         images_per_batch: config.images_per_batch,
         seed,

@@ -208,6 +208,7 @@ impl World {
             num_steps: 2,
             guidance_scale: 2.0,
             scheduler: SchedulerChoice::Pipeline,
+            strength: 1.0,
         };
         let held_out = |item: usize| item == 3;
         // Item 4's picture is broken.
@@ -222,6 +223,7 @@ impl World {
                 generator: &self.generator,
                 text: &text,
                 options: &options,
+                references: None,
                 latent_shape: [4, 8, 8],
                 images_per_batch: 2,
                 seed: 99,

@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use model_import::SaveDtype;
-use ragar::generation::generator::{GenerateOptions, Generator};
+use ragar::generation::generator::{GenerateOptions, Generator, Start};
 use ragar::networks::diffusion::{UNetConfig, VaeConfig};
 use ragar::networks::scheduler::SchedulerChoice;
 use ragar::optimisation::parameters::{Selection, collect};
@@ -248,6 +248,7 @@ fn a_run_may_choose_its_sampler() {
             num_steps: 4,
             guidance_scale: 2.0,
             scheduler,
+            strength: 1.0,
         };
         let count = |_: usize, _: &Tensor<TestBackend, 4>| calls.set(calls.get() + 1);
         let latents = generator
@@ -276,6 +277,60 @@ fn a_run_may_choose_its_sampler() {
         assert!(latents.iter().all(|v| v.is_finite()), "{choice:?}");
         assert_ne!(latents, own, "{choice:?}");
         assert_eq!(latents, draw(choice).0, "{choice:?}");
+    }
+}
+
+#[test]
+fn strength_says_how_much_of_the_picture_is_left() {
+    let pipeline = pipeline();
+    let states = pipeline.text_encoder.states(&["", "a cat"], &device());
+    let generator = Generator::new(pipeline.unet, pipeline.vae, pipeline.scheduler);
+    let golden = Golden::open("pipeline");
+    let noise = golden.float::<4>("input.latents");
+    let picture = noise.clone().flip([2]).mul_scalar(0.7);
+    let row = |i: usize| states.clone().narrow(0, i, 1);
+    let draw = |strength: f64, pictures: Option<Tensor<TestBackend, 4>>, scheduler| {
+        let calls = Cell::new(0);
+        let start = Start {
+            noise: noise.clone(),
+            pictures,
+        };
+        let options = GenerateOptions {
+            num_steps: 5,
+            guidance_scale: 2.0,
+            scheduler,
+            strength,
+        };
+        let count = |_: usize, _: &Tensor<TestBackend, 4>| calls.set(calls.get() + 1);
+        let unused = |_: usize| noise.clone();
+        generator
+            .denoise(row(1), row(0), start, &unused, &options, count)
+            .map(|latents| (latents, calls.get()))
+    };
+    let pipelines = SchedulerChoice::Pipeline;
+    let drawn = |strength, pictures| draw(strength, pictures, pipelines).expect("latents");
+    let far = |a: &Tensor<TestBackend, 4>, b: &Tensor<TestBackend, 4>| -> f32 {
+        (a.clone() - b.clone()).powi_scalar(2).mean().into_scalar()
+    };
+
+    // From pure noise the picture does not matter, and without one strength does not.
+    let (plain, calls) = drawn(1.0, None);
+    assert_eq!(calls, 5);
+    assert_eq!(far(&plain, &drawn(1.0, Some(picture.clone())).0), 0.0);
+    assert_eq!(far(&plain, &drawn(0.4, None).0), 0.0);
+    let mut before = far(&plain, &picture);
+    for (strength, expected) in [(0.8, 4), (0.4, 2), (0.01, 1)] {
+        let (latents, calls) = drawn(strength, Some(picture.clone()));
+        assert_eq!(calls, expected, "strength {strength}");
+        let distance = far(&latents, &picture);
+        assert!(distance < before, "{strength}: {distance} after {before}");
+        before = distance;
+    }
+
+    for choice in [SchedulerChoice::Pndm, SchedulerChoice::Lcm] {
+        let error = draw(0.4, Some(picture.clone()), choice).expect_err("no way to begin there");
+        assert!(error.to_string().contains("ddim"), "{error}");
+        assert!(draw(1.0, Some(picture.clone()), choice).is_ok());
     }
 }
 

@@ -113,6 +113,61 @@ fn every_sampler_matches_the_reference_at_every_step() {
     }
 }
 
+/// Samplers that begin with a picture under noise.
+const PARTWAY: [&str; 7] = [
+    "ddim",
+    "dpm-solver",
+    "dpm-solver-karras",
+    "euler",
+    "euler-karras",
+    "unipc",
+    "unipc-karras",
+];
+
+/// Largest difference from the reference of any sample on the way that begins at call `first`.
+fn partway(case: &str, config: &SchedulerConfig, later: usize) -> f32 {
+    let expected = Golden::open("scheduler-partway");
+    let golden = Golden::open(&format!("scheduler-{case}"));
+    let mut sampler = sampler_of(&golden, config);
+    let outputs = golden.float::<5>("input.model_outputs");
+    let samples = expected.float::<5>(&format!("{case}.samples"));
+    let pictures = expected.float::<4>(&format!("{case}.pictures"));
+    let calls = sampler.timesteps().len();
+    let first = calls + 1 - samples.dims()[0];
+    let noise = golden.float::<4>("input.sample");
+    let mut sample = sampler
+        .noised(pictures, noise.clone(), first + later)
+        .expect("a sample partway");
+    let mut worst = 0.0f32;
+    for index in first..=calls {
+        let wanted = row(&samples, index - first);
+        let distance = (sample.clone() - wanted).abs().max().into_scalar();
+        worst = worst.max(distance);
+        if index < calls {
+            let unused = |_: usize| noise.clone();
+            sample = sampler.step(row(&outputs, index), index, sample, &unused);
+        }
+    }
+    worst
+}
+
+#[test]
+fn a_picture_under_noise_goes_on_as_in_the_reference() {
+    for case in PARTWAY {
+        let config = config_of(&format!("scheduler-{case}"));
+        let distance = partway(case, &config, 0);
+        assert!(distance < 1e-4, "{case}: {distance}");
+        // The noise of the next call is not that of this one.
+        assert!(partway(case, &config, 1) > 1e-2, "{case}");
+    }
+    for case in ["scheduler-pndm", "scheduler-lcm"] {
+        let golden = Golden::open(case);
+        let sampler = sampler_of(&golden, &config_of(case));
+        let noise = golden.float::<4>("input.sample");
+        assert!(sampler.noised(noise.clone(), noise, 1).is_none(), "{case}");
+    }
+}
+
 /// Noise levels wrong by a few per cent are noticed, whatever the sampler.
 #[test]
 fn another_schedule_does_not_match_the_reference() {

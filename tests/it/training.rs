@@ -134,6 +134,7 @@ impl World {
                 generator: &self.generator,
                 visual: &Brightness,
                 discriminator: &Brightness,
+                references: None,
                 latent_shape: [4, 8, 8],
                 device: devices.frozen.clone(),
             },

@@ -1,18 +1,23 @@
 //! The frozen networks, loaded from their folders.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use burn::module::Module;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
+use crate::app::assembly::DataSet;
 use crate::app::backend::Backend;
 use crate::app::config::ModelsConfig;
+use crate::data::pixels::{fitted, to_batch};
 use crate::features::semantic::SemanticEncoder;
 use crate::features::visual::VisualExtractor;
 use crate::generation::conditioning::ClipTextEncoder;
-use crate::generation::generator::Generator;
+use crate::generation::generator::{Generator, is_whole};
 use crate::generation::preference::ConditioningShape;
+use crate::generation::references::ReferenceLatents;
+use crate::generation::sample::Sample;
 use crate::networks::llama::LlamaForCausalLm;
 use crate::nn::precision::cast_parameters;
 use crate::pretrained::clip::PretrainedClip;
@@ -184,6 +189,8 @@ pub struct Generation {
     pub latent_shape: [usize; 3],
     /// The digest of its weights and configuration.
     pub fingerprint: String,
+    /// Of its images, in pixels.
+    side: usize,
     device: Device<Backend>,
 }
 
@@ -198,6 +205,7 @@ impl Generation {
         let opened = opening("generator", &models.generator, "unet", open)?;
         let side = opened.latent_size();
         let latent_shape = [opened.vae_config.latent_channels, side, side];
+        let side = side * opened.vae_config.downsampling();
         let PretrainedDiffusion {
             unet,
             vae,
@@ -213,8 +221,30 @@ impl Generation {
             prompts: text_encoder,
             latent_shape,
             fingerprint,
+            side,
             device: device.clone(),
         })
+    }
+
+    /// The pictures of the samples' references, where a `strength` below 1 asks to begin with them.
+    ///
+    /// # Errors
+    /// A picture that cannot be used, with its path.
+    pub fn references<'s>(
+        &self,
+        data: &DataSet,
+        samples: impl Iterator<Item = &'s Sample>,
+        strength: f64,
+    ) -> anyhow::Result<Option<ReferenceLatents<Backend>>> {
+        if is_whole(&strength) {
+            return Ok(None);
+        }
+        let items: BTreeSet<usize> = samples.map(|sample| sample.reference).collect();
+        let pictures = items.into_iter().map(|item| {
+            let picture = fitted(data.picture(item)?, self.side as u32);
+            anyhow::Ok((item, to_batch(&[&picture], &self.device)))
+        });
+        ReferenceLatents::encode(&self.generator, pictures).map(Some)
     }
 
     /// What a conditioning must look like.

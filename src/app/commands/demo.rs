@@ -124,6 +124,7 @@ pub fn run(session: &Session, quick: bool, out: &Path) -> anyhow::Result<()> {
         config,
         eyes: &eyes,
         language: &language,
+        data: &data,
         generation: &generation,
         ranking: &ranking,
         devices: &devices,

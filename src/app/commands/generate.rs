@@ -85,10 +85,13 @@ pub fn run(
 
     let text = generation.text(&eyes);
     let options = config.inference.options();
+    let references =
+        generation.references(&data, std::iter::once(sample), config.inference.strength)?;
     let drawing = Drawing {
         generator: &generation.generator,
         text: &text,
         options: &options,
+        references: references.as_ref(),
         latent_shape: generation.latent_shape,
         images_per_batch: 1,
         seed: config.inference.seed,
@@ -113,6 +116,7 @@ pub fn run(
         ("seed", config.inference.seed.to_string()),
         ("steps", config.inference.num_steps.to_string()),
         ("guidance", config.inference.guidance_scale.to_string()),
+        ("strength", config.inference.strength.to_string()),
         ("scheduler", word(&config.inference.scheduler)),
         ("checkpoint", checkpoint.clone()),
         ("generator", generation.fingerprint.clone()),

@@ -94,6 +94,7 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
         config,
         eyes: &eyes,
         language: &language,
+        data: &data,
         generation: &generation,
         ranking: &ranking,
         devices: &devices,
@@ -145,6 +146,8 @@ pub struct Parts<'a> {
     pub eyes: &'a Eyes,
     /// The language model, without a graph: training records one over the same weights.
     pub language: &'a Language,
+    /// Items with their pictures.
+    pub data: &'a DataSet,
     /// The generator.
     pub generation: &'a Generation,
     /// The judge.
@@ -190,6 +193,10 @@ impl Parts<'_> {
             ("generator", &self.generation.fingerprint),
         ];
         let origin = origin.map(|(name, digest)| (name.to_string(), digest.clone()));
+        let strength = config.reflection.strength;
+        let references = self
+            .generation
+            .references(self.data, samples.iter(), strength)?;
         let training = PreferenceTraining::<Backend> {
             samples,
             frozen: Frozen {
@@ -197,6 +204,7 @@ impl Parts<'_> {
                 generator: &self.generation.generator,
                 visual: &visual,
                 discriminator: &self.ranking.discriminator,
+                references: references.as_ref(),
                 latent_shape: self.generation.latent_shape,
                 device: self.devices.frozen.clone(),
             },

@@ -241,6 +241,10 @@ impl Comparison {
         let text = self.generation.text(&self.eyes);
         let inference = &self.config.inference;
         let options = inference.options();
+        let samples = visitors.iter().map(|visitor| &visitor.sample);
+        let references = self
+            .generation
+            .references(&self.data, samples, inference.strength)?;
         let held_out = |item: usize| self.data.is_held_out(item);
         let picture = |item: usize| self.data.picture(item);
         let studio = Studio {
@@ -248,6 +252,7 @@ impl Comparison {
                 generator: &self.generation.generator,
                 text: &text,
                 options: &options,
+                references: references.as_ref(),
                 latent_shape: self.generation.latent_shape,
                 images_per_batch: inference.images_per_batch,
                 seed: inference.seed,

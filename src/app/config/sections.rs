@@ -9,7 +9,7 @@ use crate::data::image::ImageLimits;
 use crate::evaluation::interval::BootstrapOptions;
 use crate::evaluation::truth::StyleClassifierOptions;
 use crate::features::caption::CaptionConfig;
-use crate::generation::generator::GenerateOptions;
+use crate::generation::generator::{GenerateOptions, is_whole};
 use crate::networks::scheduler::SchedulerChoice;
 use crate::pretraining::captioner::CaptionerPretrainingConfig;
 use crate::pretraining::clip::ClipPretrainingConfig;
@@ -189,6 +189,10 @@ pub struct InferenceConfig {
     /// The sampler: `pipeline` is the generator's own; `ddim`, `pndm`, `dpm-solver++`, `dpm-solver++-karras`, `euler`,
     /// `euler-karras`, `unipc` and `lcm` take its noise schedule.
     pub scheduler: SchedulerChoice,
+    /// Which part of the way from noise to image is gone, beginning with the reference's own picture (ours; diffusers'
+    /// `strength`). 1 begins at pure noise (paper). Train with the same: `reflection.strength`.
+    #[serde(skip_serializing_if = "is_whole")]
+    pub strength: f64,
 }
 
 impl Default for InferenceConfig {
@@ -199,6 +203,7 @@ impl Default for InferenceConfig {
             images_per_batch: 16,
             seed: 0,
             scheduler: SchedulerChoice::Pipeline,
+            strength: 1.0,
         }
     }
 }
@@ -210,6 +215,7 @@ impl InferenceConfig {
             num_steps: self.num_steps,
             guidance_scale: self.guidance_scale,
             scheduler: self.scheduler,
+            strength: self.strength,
         }
     }
 
@@ -223,6 +229,12 @@ impl InferenceConfig {
             return Err(format!(
                 "guidance_scale = {} must be a number of at least 0",
                 self.guidance_scale
+            ));
+        }
+        if !(self.strength > 0.0 && self.strength <= 1.0) {
+            return Err(format!(
+                "strength = {} must be above 0 and at most 1",
+                self.strength
             ));
         }
         Ok(())

@@ -117,10 +117,14 @@ impl<'a> HeldOut<'a> {
         let text = self.generation.text(self.eyes);
         let inference = &self.config.inference;
         let options = inference.options();
+        let references =
+            self.generation
+                .references(self.data, samples.iter().copied(), inference.strength)?;
         let drawing = Drawing {
             generator: &self.generation.generator,
             text: &text,
             options: &options,
+            references: references.as_ref(),
             latent_shape: self.generation.latent_shape,
             images_per_batch: inference.images_per_batch,
             seed: inference.seed,

@@ -4,7 +4,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData, backend::Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::networks::diffusion::{AutoencoderKl, PromptStates, TimeStates, UNet2DConditionModel};
-use crate::networks::scheduler::{SchedulerChoice, SchedulerConfig, SchedulerError, StepNoise};
+use crate::networks::scheduler::{
+    Sampler, SchedulerChoice, SchedulerConfig, SchedulerError, StepNoise,
+};
 use crate::nn::host::over_rows;
 
 mod tracked;
@@ -23,6 +25,56 @@ pub struct GenerateOptions {
     pub guidance_scale: f64,
     /// The sampler; that of the pipeline's own file unless chosen.
     pub scheduler: SchedulerChoice,
+    /// Which part of the way from noise to image is gone where the reference's picture is at hand (image to image; Meng et
+    /// al., 2022, diffusers' `strength`): 1 begins at pure noise, less keeps more of the picture.
+    #[serde(skip_serializing_if = "is_whole")]
+    pub strength: f64,
+}
+
+/// Is nothing of the way left out?
+pub fn is_whole(strength: &f64) -> bool {
+    *strength == 1.0
+}
+
+/// What denoising begins with.
+#[derive(Debug, Clone)]
+pub struct Start<B: Backend> {
+    /// Standard normal noise, `[batch, latent channels, height, width]`.
+    pub noise: Tensor<B, 4>,
+    /// Scaled latents of pictures, of the same shape, that `strength` keeps a part of.
+    pub pictures: Option<Tensor<B, 4>>,
+}
+
+impl<B: Backend> From<Tensor<B, 4>> for Start<B> {
+    fn from(noise: Tensor<B, 4>) -> Self {
+        Self {
+            noise,
+            pictures: None,
+        }
+    }
+}
+
+impl<B: Backend> Start<B> {
+    /// The first sample, and the call of the network that it belongs to.
+    fn sample(
+        self,
+        sampler: &dyn Sampler<B>,
+        class: &'static str,
+        options: &GenerateOptions,
+    ) -> Result<(usize, Tensor<B, 4>), SchedulerError> {
+        match self.pictures {
+            Some(pictures) if !is_whole(&options.strength) => {
+                let first = options.calls_left_out();
+                let noised = sampler.noised(pictures, self.noise, first);
+                let noised = noised.ok_or(SchedulerError::Beginning {
+                    strength: options.strength,
+                    class,
+                })?;
+                Ok((first, noised))
+            }
+            _ => Ok((0, self.noise.mul_scalar(sampler.initial_scale()))),
+        }
+    }
 }
 
 impl Default for GenerateOptions {
@@ -31,7 +83,16 @@ impl Default for GenerateOptions {
             num_steps: 50,
             guidance_scale: 7.5,
             scheduler: SchedulerChoice::Pipeline,
+            strength: 1.0,
         }
+    }
+}
+
+impl GenerateOptions {
+    /// Calls that `strength` leaves out at the beginning; one is always made.
+    fn calls_left_out(&self) -> usize {
+        let made = (self.num_steps as f64 * self.strength) as usize;
+        self.num_steps - made.clamp(1, self.num_steps)
     }
 }
 
@@ -66,8 +127,8 @@ impl<B: Backend> Generator<B> {
     ///
     /// # Shapes
     /// `conditioning` `[batch, tokens, width]`, `unconditional` the same or with a batch of one (the empty prompt),
-    /// `latents` `[batch, latent channels, height, width]` of standard normal noise → `[batch, 3, H, W]`. `noise` gives
-    /// more of it to the samplers that put some on between two steps.
+    /// `start` `[batch, latent channels, height, width]` of standard normal noise (and pictures) → `[batch, 3, H, W]`. `noise`
+    /// gives more of it to the samplers that put some on between two steps.
     ///
     /// # Errors
     /// When the sampler refuses the schedule or the number of steps.
@@ -75,14 +136,14 @@ impl<B: Backend> Generator<B> {
         &self,
         conditioning: Tensor<B, 3>,
         unconditional: Tensor<B, 3>,
-        latents: Tensor<B, 4>,
+        start: impl Into<Start<B>>,
         noise: StepNoise<'_, B>,
         options: &GenerateOptions,
     ) -> Result<Tensor<B, 4>, SchedulerError> {
         let latents = self.denoise(
             conditioning,
             unconditional,
-            latents,
+            start,
             noise,
             options,
             |_, _| (),
@@ -99,7 +160,7 @@ impl<B: Backend> Generator<B> {
         &self,
         conditioning: Tensor<B, 3>,
         unconditional: Tensor<B, 3>,
-        latents: Tensor<B, 4>,
+        start: impl Into<Start<B>>,
         noise: StepNoise<'_, B>,
         options: &GenerateOptions,
         mut observe: impl FnMut(usize, &Tensor<B, 4>),
@@ -113,13 +174,21 @@ impl<B: Backend> Generator<B> {
             sampler.timesteps(),
             options.guidance_scale,
         );
-        let mut latents = latents.mul_scalar(sampler.initial_scale());
-        for index in 0..sampler.timesteps().len() {
+        let start = start.into();
+        let (first, mut latents) = start.sample(&*sampler, scheduler.class.name(), options)?;
+        for index in first..sampler.timesteps().len() {
             let output = calls.predict(index, sampler.scale_input(latents.clone(), index));
             latents = sampler.step(output, index, latents, noise);
             observe(index, &latents);
         }
         Ok(latents)
+    }
+
+    /// Scaled latents `[batch, channels, height, width]` of pictures `[batch, 3, H, W]` in [−1, 1]: the means.
+    pub fn encode(&self, pictures: Tensor<B, 4>) -> Tensor<B, 4> {
+        let dtype = self.vae.decoder.conv_in.weight.val().dtype();
+        let latents = self.vae.encode(pictures.cast(dtype)).mean;
+        self.vae.scale(latents).cast(DType::F32)
     }
 
     /// Images in [−1, 1] of scaled latents, few large ones at a time: the decoder's last layers hold hundreds of channels

@@ -4,7 +4,7 @@ use burn::module::{AutodiffModule as _, Module as _};
 use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
-use super::{Calls, GenerateOptions, Generator};
+use super::{Calls, GenerateOptions, Generator, Start};
 use crate::networks::diffusion::{AutoencoderKl, UNet2DConditionModel};
 use crate::networks::scheduler::{SchedulerError, StepNoise};
 
@@ -31,7 +31,7 @@ impl<B: AutodiffBackend> Generator<B> {
         earlier: &Generator<B::InnerBackend>,
         conditioning: Tensor<B, 3>,
         unconditional: Tensor<B::InnerBackend, 3>,
-        latents: Tensor<B::InnerBackend, 4>,
+        start: Start<B::InnerBackend>,
         noise: StepNoise<'_, B::InnerBackend>,
         options: &GenerateOptions,
         tracked_calls: usize,
@@ -51,8 +51,12 @@ impl<B: AutodiffBackend> Generator<B> {
         let empty = Tensor::from_inner(unconditional);
         let tracked = Calls::new(self, conditioning, empty, &timesteps, guidance);
         let noise = |index: usize| Tensor::from_inner(noise(index));
-        let mut latents = Tensor::from_inner(latents.mul_scalar(sampler.initial_scale()));
-        for index in 0..timesteps.len() {
+        let start = Start {
+            noise: Tensor::from_inner(start.noise),
+            pictures: start.pictures.map(Tensor::from_inner),
+        };
+        let (first, mut latents) = start.sample(&*sampler, scheduler.class.name(), options)?;
+        for index in first..timesteps.len() {
             let input = sampler.scale_input(latents.clone(), index);
             let output = match index < first_tracked {
                 true => Tensor::from_inner(plain.predict(index, input.inner())),

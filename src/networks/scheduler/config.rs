@@ -69,6 +69,11 @@ pub enum SchedulerError {
         least: usize,
         most: usize,
     },
+    /// A sampler that cannot begin on the way.
+    #[error(
+        "strength = {strength}, and the {class} sampler must begin at pure noise: choose `scheduler = \"ddim\"`, `dpm-solver++`, `euler` or `unipc`, or strength = 1"
+    )]
+    Beginning { strength: f64, class: &'static str },
 }
 
 /// A noise schedule and its sampler.

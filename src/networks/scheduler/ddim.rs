@@ -64,6 +64,20 @@ impl<B: Backend> Sampler<B> for Ddim {
         &self.timesteps
     }
 
+    fn noised(
+        &self,
+        clean: Tensor<B, 4>,
+        noise: Tensor<B, 4>,
+        index: usize,
+    ) -> Option<Tensor<B, 4>> {
+        let (alpha, _) = self.alphas[index];
+        Some(combine(
+            [alpha.sqrt(), (1.0 - alpha).sqrt()],
+            &clean,
+            &noise,
+        ))
+    }
+
     fn step(
         &mut self,
         output: Tensor<B, 4>,

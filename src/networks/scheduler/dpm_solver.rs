@@ -63,6 +63,16 @@ impl<B: Backend> Sampler<B> for DpmSolver<B> {
         &self.layout.timesteps
     }
 
+    fn noised(
+        &self,
+        clean: Tensor<B, 4>,
+        noise: Tensor<B, 4>,
+        index: usize,
+    ) -> Option<Tensor<B, 4>> {
+        let level = self.layout.levels[index];
+        Some(combine([level.signal, level.spread], &clean, &noise))
+    }
+
     fn step(
         &mut self,
         output: Tensor<B, 4>,

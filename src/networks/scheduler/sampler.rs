@@ -30,10 +30,21 @@ pub trait Sampler<B: Backend> {
         sample
     }
 
+    /// A clean sample under the noise that call `index` expects: where drawing may begin in place of pure noise. None of
+    /// samplers that must begin at their first call.
+    fn noised(
+        &self,
+        _clean: Tensor<B, 4>,
+        _noise: Tensor<B, 4>,
+        _index: usize,
+    ) -> Option<Tensor<B, 4>> {
+        None
+    }
+
     /// The sample after call `index`, from the network's output at it.
     ///
     /// # Panics
-    /// When calls are left out or `index` is not below their number.
+    /// When calls are left out (but those before the first) or `index` is not below their number.
     fn step(
         &mut self,
         output: Tensor<B, 4>,

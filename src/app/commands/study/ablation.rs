@@ -252,6 +252,7 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
                     config: &config,
                     eyes: &eyes,
                     language: &language,
+                    data: &data,
                     generation: &generation,
                     ranking: &ranking,
                     devices: &devices,

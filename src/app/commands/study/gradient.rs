@@ -112,11 +112,14 @@ pub fn gradient(
     let text = generation.text(&eyes);
     let text = RememberingTextEncoder::new(&text, 4 * batch.len());
     let visual = eyes.encoder();
+    let strength = config.reflection.strength;
+    let references = generation.references(&data, samples.iter(), strength)?;
     let frozen = Frozen {
         text: &text,
         generator: &generation.generator,
         visual: &visual,
         discriminator: &ranking.discriminator,
+        references: references.as_ref(),
         latent_shape: generation.latent_shape,
         device: devices.frozen.clone(),
     };

@@ -86,6 +86,7 @@ pub fn pipeline(case: &Case<'_>) -> anyhow::Result<Outputs> {
         num_steps: golden.required("num_inference_steps")?,
         guidance_scale: golden.required("guidance_scale")?,
         scheduler: SchedulerChoice::Pipeline,
+        strength: 1.0,
     };
     let generator = Generator::new(
         case.ready(pipeline.unet),
