@@ -101,7 +101,7 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
 
     // The trained model stays usable: another item for the same user, twice the same picture.
     let run = first.join("train");
-    let draw_with = |file: &str, reference: Option<&str>, setting: Option<&str>| {
+    let draw_with = |file: &str, reference: Option<&str>, settings: &[&str]| {
         let out = folder.path().join(file);
         let mut command = ragar(&store);
         command.args(["generate", "--run"]).arg(&run);
@@ -109,14 +109,14 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
         if let Some(reference) = reference {
             command.args(["--reference", reference]);
         }
-        if let Some(setting) = setting {
+        for setting in settings {
             command.args(["--set", setting]);
         }
         let output = command.output().expect("the program starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), said, std::fs::read(out).ok())
     };
-    let draw = |file: &str, reference: Option<&str>| draw_with(file, reference, None);
+    let draw = |file: &str, reference: Option<&str>| draw_with(file, reference, &[]);
     let (code, said, picture) = draw("a.png", None);
     assert_eq!(code, Some(0), "{said}");
     assert!(picture.is_some());
@@ -132,8 +132,11 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stickers/images");
     let own = image::open(images.join("3d-1f354.png")).expect("a picture");
     let distance = |strength: &str| -> f64 {
-        let setting = format!("inference.strength={strength}");
-        let (code, said, drawn) = draw_with("e.png", Some("3d-1f354"), Some(&setting));
+        let settings = [
+            &format!("inference.strength={strength}"),
+            "inference.num_steps=6",
+        ];
+        let (code, said, drawn) = draw_with("e.png", Some("3d-1f354"), &settings);
         assert_eq!(code, Some(0), "{said}");
         let drawn = image::load_from_memory(&drawn.expect("a file")).expect("a picture");
         let (drawn, own) = (drawn.to_rgb8(), own.to_rgb8());
@@ -143,7 +146,7 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
     };
     let distances = ["1", "0.6", "0.2"].map(distance);
     assert!(distances.is_sorted_by(|a, b| a > b), "{distances:?}");
-    let (code, said, nothing) = draw_with("f.png", None, Some("inference.strength=0"));
+    let (code, said, nothing) = draw_with("f.png", None, &["inference.strength=0"]);
     assert_eq!((code, nothing), (Some(1), None));
     assert!(
         said.contains("inference") && said.contains("strength = 0"),
