@@ -147,7 +147,7 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
     let distances = ["1", "0.6", "0.2"].map(distance);
     assert!(distances.is_sorted_by(|a, b| a > b), "{distances:?}");
     let (code, said, nothing) = draw_with("f.png", None, &["inference.strength=0"]);
-    assert_eq!((code, nothing), (Some(1), None));
+    assert_eq!((code, nothing), (Some(2), None));
     assert!(
         said.contains("inference") && said.contains("strength = 0"),
         "{said}"
