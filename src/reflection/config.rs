@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::Distance;
 use super::reward::{Baseline, RewardForm};
-use crate::generation::generator::is_whole;
+use crate::generation::generator::{GenerateOptions, is_whole};
 use crate::networks::scheduler::SchedulerChoice;
 
 /// Which noises are tried around `E_gen`.
@@ -139,6 +139,16 @@ impl Default for ReflectionConfig {
 }
 
 impl ReflectionConfig {
+    /// How the images drawn while training are drawn.
+    pub fn options(&self) -> GenerateOptions {
+        GenerateOptions {
+            num_steps: self.num_steps,
+            guidance_scale: self.guidance_scale,
+            scheduler: self.scheduler,
+            strength: self.strength,
+        }
+    }
+
     /// Refuses values without a meaning, with the reason.
     ///
     /// # Errors

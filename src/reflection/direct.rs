@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::generation::drawing::Latent;
-use crate::generation::generator::{GenerateOptions, Generator, Start};
+use crate::generation::generator::{Generator, Start};
 use crate::generation::sample::{Sample, rows};
 use crate::networks::scheduler::SchedulerError;
 use crate::recommender::neighbours::host;
@@ -57,12 +57,7 @@ pub fn direct<B: AutodiffBackend>(
     seconds: &mut Seconds,
 ) -> Result<Direct<B::InnerBackend>, SchedulerError> {
     let known = compared(frozen, memory, batch, keyword, config, moment, seconds)?;
-    let options = GenerateOptions {
-        num_steps: config.num_steps,
-        guidance_scale: config.guidance_scale,
-        scheduler: config.scheduler,
-        strength: config.strength,
-    };
+    let options = config.options();
     let (shape, device, seed) = (frozen.latent_shape, &frozen.device, moment.seed);
     let empty = frozen.text.encode(&[""]).states;
     let mut gradients = Vec::new();

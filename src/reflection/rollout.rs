@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::generation::conditioning::TextEncoder;
 use crate::generation::drawing::{Drawing, Latent};
-use crate::generation::generator::{GenerateOptions, Generator};
+use crate::generation::generator::Generator;
 use crate::generation::noise::NoiseKey;
 use crate::generation::references::ReferenceLatents;
 use crate::generation::sample::{Sample, rows};
@@ -161,12 +161,7 @@ pub(super) fn draw<B: Backend>(
     let drawing = Drawing {
         generator: frozen.generator,
         text: frozen.text,
-        options: &GenerateOptions {
-            num_steps: config.num_steps,
-            guidance_scale: config.guidance_scale,
-            scheduler: config.scheduler,
-            strength: config.strength,
-        },
+        options: &config.options(),
         references: frozen.references,
         latent_shape: frozen.latent_shape,
         images_per_batch: config.images_per_batch,

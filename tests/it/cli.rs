@@ -86,6 +86,36 @@ fn configuration_mistakes_are_usage_errors() {
     refuses(&["devices", "--set", "nonsense"], 2, &["section.key=value"]);
 }
 
+/// Before anything is captioned or drawn.
+#[test]
+fn a_sampler_that_cannot_draw_as_asked_is_a_usage_error() {
+    for (section, key, words) in [
+        ("inference", "strength=0.5", "ddim"),
+        ("reflection", "strength=0.5", "ddim"),
+        ("reflection", "num_steps=5000", "sampling steps"),
+    ] {
+        let (sampler, key) = (
+            format!("{section}.scheduler=pndm"),
+            format!("{section}.{key}"),
+        );
+        let store = tempfile::tempdir().expect("a folder");
+        let out = store.path().join("run");
+        let arguments = [
+            "train",
+            "--config",
+            "configs/tiny.toml",
+            "--set",
+            &sampler,
+            "--set",
+            &key,
+            "--out",
+            out.to_str().expect("a path"),
+        ];
+        refuses(&arguments, 2, &[section, words]);
+        assert!(!out.exists(), "{section}");
+    }
+}
+
 #[test]
 fn models_are_described_from_their_headers() {
     let clip = ragar(&["model", "inspect", "tests/golden/clip/model", "--json"]);

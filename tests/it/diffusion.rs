@@ -331,6 +331,17 @@ fn strength_says_how_much_of_the_picture_is_left() {
         let error = draw(0.4, Some(picture.clone()), choice).expect_err("no way to begin there");
         assert!(error.to_string().contains("ddim"), "{error}");
         assert!(draw(1.0, Some(picture.clone()), choice).is_ok());
+        let said = |strength| {
+            let options = GenerateOptions {
+                num_steps: 5,
+                scheduler: choice,
+                strength,
+                ..GenerateOptions::default()
+            };
+            generator.check(&options).map_err(|error| error.to_string())
+        };
+        assert_eq!(said(0.4), Err(error.to_string()));
+        assert_eq!(said(1.0), Ok(()));
     }
 }
 

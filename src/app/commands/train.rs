@@ -10,7 +10,7 @@ use crate::app::assembly::{
 use crate::app::backend::{Backend, Devices};
 use crate::app::config::{METHOD, RunConfig};
 use crate::app::exhibition::{HeldOut, Visitor};
-use crate::app::failure::Interrupted;
+use crate::app::failure::{Interrupted, Usage};
 use crate::app::output::Output;
 use crate::app::session::Session;
 use crate::data::history::{History, Split};
@@ -44,6 +44,13 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
     let frozen = &devices.frozen;
     let eyes = Eyes::open(&config.models, frozen)?;
     let generation = Generation::open(&config.models, frozen)?;
+    for (section, options) in [
+        ("inference", config.inference.options()),
+        ("reflection", config.reflection.options()),
+    ] {
+        let drawn = generation.generator.check(&options);
+        drawn.map_err(|error| Usage(format!("{section}: {error}")))?;
+    }
     let language = Language::open(&config.models, frozen)?;
     let ranking = &config.models.ranking;
     let ranking = Ranking::open(config, &data, &eyes, ranking, frozen, &watcher)?;

@@ -10,7 +10,7 @@ use image::RgbImage;
 use super::Visitor;
 use crate::app::assembly::{DataSet, Eyes, Generation, Labels, Ranking};
 use crate::app::backend::{Backend, Devices};
-use crate::app::config::RunConfig;
+use crate::app::config::{InferenceConfig, RunConfig};
 use crate::app::files;
 use crate::app::pictures::png;
 use crate::data::pixels::to_pictures;
@@ -87,10 +87,13 @@ impl<'a> HeldOut<'a> {
             .collect();
         held_out.references = held_out.judge(&own);
         let own = held_out.samples();
-        let (pictures, embeddings) = held_out.drawn(&own, |drawing, samples, each| {
+        let prompts = |drawing: &Drawing<'_, Backend>,
+                       samples: &[&Sample],
+                       each: &mut dyn FnMut(Tensor<Backend, 4>)| {
             let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
             drawing.prompts(samples, &prompts, each)
-        })?;
+        };
+        let (pictures, embeddings) = held_out.drawn(&config.inference, &own, prompts)?;
         held_out.keywords = held_out.judge(&embeddings);
         held_out.keep("keyword", &pictures)?;
         let references: Result<Vec<RgbImage>, _> = held_out
@@ -107,6 +110,7 @@ impl<'a> HeldOut<'a> {
     /// Pictures and their embeddings, one per visitor.
     fn drawn(
         &self,
+        inference: &InferenceConfig,
         samples: &[&Sample],
         draw: impl Fn(
             &Drawing<'_, Backend>,
@@ -115,7 +119,6 @@ impl<'a> HeldOut<'a> {
         ) -> Result<(), crate::networks::scheduler::SchedulerError>,
     ) -> anyhow::Result<(Vec<RgbImage>, Vec<Vec<f32>>)> {
         let text = self.generation.text(self.eyes);
-        let inference = &self.config.inference;
         let options = inference.options();
         let references =
             self.generation
@@ -178,7 +181,7 @@ impl<'a> HeldOut<'a> {
     }
 
     /// Scores of `model`'s drawings by name, a value per visitor; pictures of the first are kept under `name`. `samples`
-    /// are the visitors', prepared in whatever way.
+    /// are the visitors', prepared in whatever way, drawn for as `inference` says; references and keyword images stay what they are.
     ///
     /// # Errors
     /// When the schedule refuses `inference.num_steps`, or a picture cannot be written.
@@ -186,6 +189,7 @@ impl<'a> HeldOut<'a> {
         &self,
         model: &PreferenceModel<Backend>,
         samples: &[&Sample],
+        inference: &InferenceConfig,
         name: &str,
     ) -> anyhow::Result<(Columns, Vec<EncodedPicture>)> {
         let draw = |drawing: &Drawing<'_, Backend>,
@@ -193,7 +197,7 @@ impl<'a> HeldOut<'a> {
                     each: &mut dyn FnMut(Tensor<Backend, 4>)| {
             drawing.personalised(model, samples, each)
         };
-        let (pictures, embeddings) = self.drawn(samples, draw)?;
+        let (pictures, embeddings) = self.drawn(inference, samples, draw)?;
         let kept = self.keep(name, &pictures)?;
         Ok((self.columns(&embeddings), kept))
     }
@@ -262,7 +266,7 @@ impl Validator<Backend> for HeldOut<'_> {
         step: usize,
     ) -> Result<Validation, String> {
         let name = format!("step-{step:06}");
-        let measured = self.measure(model, &self.samples(), &name);
+        let measured = self.measure(model, &self.samples(), &self.config.inference, &name);
         let (columns, pictures) = measured.map_err(|error| format!("{error:#}"))?;
         let mut scores = BTreeMap::new();
         for (name, values) in columns {

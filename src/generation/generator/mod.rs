@@ -123,6 +123,23 @@ impl<B: Backend> Generator<B> {
         &self.vae
     }
 
+    /// Whether it can draw so, said before anything is drawn.
+    ///
+    /// # Errors
+    /// Those of [`denoise`](Self::denoise), and where pictures to begin with would be refused.
+    pub fn check(&self, options: &GenerateOptions) -> Result<(), SchedulerError> {
+        let scheduler = options.scheduler.over(&self.scheduler);
+        let sampler = scheduler.sampler::<B>(options.num_steps)?;
+        let anywhere = sampler.mixture(options.calls_left_out()).is_some();
+        match anywhere || is_whole(&options.strength) {
+            true => Ok(()),
+            false => Err(SchedulerError::Beginning {
+                strength: options.strength,
+                class: scheduler.class.name(),
+            }),
+        }
+    }
+
     /// Images in [−1, 1] from conditioning and the caller's initial noise.
     ///
     /// # Shapes

@@ -64,18 +64,9 @@ impl<B: Backend> Sampler<B> for Ddim {
         &self.timesteps
     }
 
-    fn noised(
-        &self,
-        clean: Tensor<B, 4>,
-        noise: Tensor<B, 4>,
-        index: usize,
-    ) -> Option<Tensor<B, 4>> {
+    fn mixture(&self, index: usize) -> Option<[f64; 2]> {
         let (alpha, _) = self.alphas[index];
-        Some(combine(
-            [alpha.sqrt(), (1.0 - alpha).sqrt()],
-            &clean,
-            &noise,
-        ))
+        Some([alpha.sqrt(), (1.0 - alpha).sqrt()])
     }
 
     fn step(

@@ -49,17 +49,8 @@ impl<B: Backend> Sampler<B> for Euler {
         sample.mul_scalar(self.layout.levels[index].signal)
     }
 
-    fn noised(
-        &self,
-        clean: Tensor<B, 4>,
-        noise: Tensor<B, 4>,
-        index: usize,
-    ) -> Option<Tensor<B, 4>> {
-        Some(combine(
-            [1.0, self.layout.levels[index].sigma],
-            &clean,
-            &noise,
-        ))
+    fn mixture(&self, index: usize) -> Option<[f64; 2]> {
+        Some([1.0, self.layout.levels[index].sigma])
     }
 
     fn step(

@@ -9,6 +9,7 @@ use super::dpm_solver::DpmSolver;
 use super::euler::Euler;
 use super::lcm::Lcm;
 use super::pndm::Pndm;
+use super::prediction::combine;
 use super::unipc::UniPc;
 
 /// Standard normal noise for the step of that index, shaped like the latents. Most samplers never ask.
@@ -30,15 +31,22 @@ pub trait Sampler<B: Backend> {
         sample
     }
 
-    /// A clean sample under the noise that call `index` expects: where drawing may begin in place of pure noise. None of
-    /// samplers that must begin at their first call.
+    /// What a clean sample and standard normal noise weigh in the sample that call `index` expects. None of samplers that
+    /// must begin at their first call.
+    fn mixture(&self, _index: usize) -> Option<[f64; 2]> {
+        None
+    }
+
+    /// `clean` under the noise that call `index` expects: where drawing may begin in place of pure noise. None where
+    /// [`Self::mixture`] is.
     fn noised(
         &self,
-        _clean: Tensor<B, 4>,
-        _noise: Tensor<B, 4>,
-        _index: usize,
+        clean: Tensor<B, 4>,
+        noise: Tensor<B, 4>,
+        index: usize,
     ) -> Option<Tensor<B, 4>> {
-        None
+        let weights = self.mixture(index)?;
+        Some(combine(weights, &clean, &noise))
     }
 
     /// The sample after call `index`, from the network's output at it.

@@ -124,14 +124,9 @@ impl<B: Backend> Sampler<B> for UniPc<B> {
         &self.layout.timesteps
     }
 
-    fn noised(
-        &self,
-        clean: Tensor<B, 4>,
-        noise: Tensor<B, 4>,
-        index: usize,
-    ) -> Option<Tensor<B, 4>> {
+    fn mixture(&self, index: usize) -> Option<[f64; 2]> {
         let level = self.layout.levels[index];
-        Some(combine([level.signal, level.spread], &clean, &noise))
+        Some([level.signal, level.spread])
     }
 
     fn step(
