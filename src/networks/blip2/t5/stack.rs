@@ -5,7 +5,7 @@
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::{Bool, Tensor, backend::Backend};
+use burn::tensor::{Bool, DType, Tensor, backend::Backend};
 
 use super::attention::{T5Attention, normal};
 use super::config::T5Config;
@@ -192,7 +192,7 @@ impl<B: Backend> T5SelfAttention<B> {
         cache: Option<(&mut KeyValueCache<B>, usize)>,
     ) -> Tensor<B, 3> {
         let normed = self.layer_norm.forward(states.clone());
-        states + self.SelfAttention.look_back(normed, bias, hidden, cache)
+        within_half(states + self.SelfAttention.look_back(normed, bias, hidden, cache))
     }
 }
 
@@ -205,7 +205,7 @@ impl<B: Backend> T5CrossAttention<B> {
         cache: Option<(&mut KeyValueCache<B>, usize)>,
     ) -> Tensor<B, 3> {
         let normed = self.layer_norm.forward(states.clone());
-        states + self.EncDecAttention.look_at(normed, read, hidden, cache)
+        within_half(states + self.EncDecAttention.look_at(normed, read, hidden, cache))
     }
 }
 
@@ -244,7 +244,17 @@ impl<B: Backend> T5FeedForward<B> {
             Some(gate) => inner * gate,
             None => inner,
         };
-        states + dense.wo.forward(inner)
+        within_half(states + dense.wo.forward(within_half(inner)))
+    }
+}
+
+/// T5 was trained in bf16, whose numbers go further than those of f16: there what went beyond the largest one is brought
+/// back below it (as the reference does), for infinity becomes NaN at the next norm.
+fn within_half<B: Backend>(states: Tensor<B, 3>) -> Tensor<B, 3> {
+    const LARGEST: f64 = 64_504.0;
+    match states.dtype() {
+        DType::F16 => states.clamp(-LARGEST, LARGEST),
+        _ => states,
     }
 }
 
