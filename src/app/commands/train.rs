@@ -44,13 +44,7 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
     let frozen = &devices.frozen;
     let eyes = Eyes::open(&config.models, frozen)?;
     let generation = Generation::open(&config.models, frozen)?;
-    for (section, options) in [
-        ("inference", config.inference.options()),
-        ("reflection", config.reflection.options()),
-    ] {
-        let drawn = generation.generator.check(&options);
-        drawn.map_err(|error| Usage(format!("{section}: {error}")))?;
-    }
+    can_draw(config, &generation)?;
     let language = Language::open(&config.models, frozen)?;
     let ranking = &config.models.ranking;
     let ranking = Ranking::open(config, &data, &eyes, ranking, frozen, &watcher)?;
@@ -122,6 +116,22 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
         report.users
     );
     session.output.result(text, &report)
+}
+
+/// Whether the generator's samplers can draw as `config` says, in training and after it: asked before anything is computed.
+///
+/// # Errors
+/// Which section is refused, and why.
+pub fn can_draw(config: &RunConfig, generation: &Generation) -> Result<(), Usage> {
+    let sections = [
+        ("inference", config.inference.options()),
+        ("reflection", config.reflection.options()),
+    ];
+    for (section, options) in sections {
+        let drawn = generation.generator.check(&options);
+        drawn.map_err(|error| Usage(format!("{section}: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Samples whose reference the ranking model can judge: a reference that it never saw has no rank.

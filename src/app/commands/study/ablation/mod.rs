@@ -11,7 +11,7 @@ use super::remembered::remembered;
 use crate::app::assembly::{
     DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
 };
-use crate::app::commands::train::{Parts, trainable};
+use crate::app::commands::train::{Parts, can_draw, trainable};
 use crate::app::config::{METHOD, RunConfig};
 use crate::app::exhibition::{Columns, HeldOut, Visitor};
 use crate::app::failure::Usage;
@@ -56,21 +56,14 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
     let eyes = Eyes::open(&config.models, frozen)?;
     let generation = Generation::open(&config.models, frozen)?;
     let language = Language::open(&config.models, frozen)?;
-    // Said now rather than after hours.
+    can_draw(config, &generation)?;
     variants.retain(|variant| {
-        let drawn = [
-            variant.config.inference.options(),
-            variant.config.reflection.options(),
-        ];
-        let refused = drawn
-            .iter()
-            .find_map(|options| generation.generator.check(options).err());
-        if let Some(error) = &refused {
-            session
-                .output
-                .note(format!("{}: left out, {error}", variant.name));
+        let drawn = can_draw(&variant.config, &generation);
+        if let Err(Usage(reason)) = &drawn {
+            let note = format!("{}: left out, {reason}", variant.name);
+            session.output.note(note);
         }
-        refused.is_none()
+        drawn.is_ok()
     });
     let place = &config.models.ranking;
     let ranking = Ranking::open(config, &data, &eyes, place, frozen, &watcher)?;
