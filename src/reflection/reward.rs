@@ -32,7 +32,7 @@ pub enum Baseline {
     None,
     /// The mean over the batch's rewards. Slightly biased: it contains the reward itself.
     BatchMean,
-    /// The mean over the sample's other images; with one image it is as `none`.
+    /// The mean over the sample's other images; with one image a sample, over the batch's others.
     #[default]
     LeaveOneOut,
 }
@@ -109,7 +109,8 @@ pub fn slope(form: RewardForm, reward: &Reward) -> f32 {
 /// `A_i`: rewards of a batch (a row per sample, a value per noise) less their baseline.
 pub fn advantages(rewards: &[Vec<f32>], baseline: Baseline) -> Vec<Vec<f32>> {
     let count: usize = rewards.iter().map(Vec::len).sum();
-    let batch_mean = rewards.iter().flatten().sum::<f32>() / count.max(1) as f32;
+    let total: f32 = rewards.iter().flatten().sum();
+    let batch_mean = total / count.max(1) as f32;
     rewards
         .iter()
         .map(|row| {
@@ -120,6 +121,10 @@ pub fn advantages(rewards: &[Vec<f32>], baseline: Baseline) -> Vec<Vec<f32>> {
                     Baseline::BatchMean => value - batch_mean,
                     Baseline::LeaveOneOut if row.len() > 1 => {
                         value - (sum - value) / (row.len() - 1) as f32
+                    }
+                    // One image a sample: the others are those of the batch.
+                    Baseline::LeaveOneOut if count > 1 => {
+                        value - (total - value) / (count - 1) as f32
                     }
                     Baseline::LeaveOneOut => *value,
                 })

@@ -375,6 +375,11 @@ fn advantages_by_hand() {
         [[-3.0, -1.5, 4.5], [-1.5, 0.0, 1.5]]
     );
     assert_eq!(advantages(&[vec![4.0]], Baseline::LeaveOneOut), [[4.0]]);
+    // One image a sample: less the mean of the other samples'.
+    assert_eq!(
+        advantages(&[vec![4.0], vec![1.0], vec![-2.0]], Baseline::LeaveOneOut),
+        [[4.5], [0.0], [-4.5]]
+    );
 }
 
 #[test]
