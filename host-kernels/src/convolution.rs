@@ -2,20 +2,46 @@
 //!
 //! No matrix of patches is built. Each channel of an image is copied once into a row of zeros-padded lines, one zero
 //! between two lines and one line of zeros between two images; every tap of the kernel is then that row, shifted. A tile of
-//! neighbouring positions times eight output channels stays in registers while the input channels go by.
+//! neighbouring positions times some output channels stays in registers while the input channels go by.
 
 use rayon::prelude::*;
 
 use crate::vector::{Instructions, instructions};
 
-/// Output channels of a tile.
-const CHANNELS: usize = 8;
 /// Input channels after which a tile is put down: their pixels and weights fit the nearest cache.
 const INPUTS: usize = 16;
-/// Positions of the widest tile.
-const WIDEST: usize = 48;
 /// Positions that make it worth padding several small images into one row.
 const POSITIONS: usize = 256;
+
+/// What stays in registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tile {
+    /// Output channels.
+    channels: usize,
+    /// Neighbouring positions of a padded row.
+    positions: usize,
+}
+
+impl Tile {
+    /// Of 32 registers 24 hold sums, 3 pixels, 1 a weight.
+    const AVX512: Self = Self {
+        channels: 8,
+        positions: 48,
+    };
+    /// Of 16 registers 12 hold sums, 2 pixels, 1 a weight: with all 16 in use, sums would be put down at every tap.
+    const AVX2: Self = Self {
+        channels: 6,
+        positions: 16,
+    };
+
+    /// The one for this processor.
+    fn here() -> Self {
+        match instructions() {
+            Instructions::Avx512 => Self::AVX512,
+            Instructions::Avx2 | Instructions::Portable => Self::AVX2,
+        }
+    }
+}
 
 /// What goes in, `[batch, inputs, height, width]`, and comes out, `[batch, outputs, height, width]`.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +80,8 @@ impl ConvolutionSizes {
 
     /// The length of a padded row of `images`.
     fn padded(&self, images: usize) -> usize {
-        2 * self.margin() + (images * self.plane()).next_multiple_of(positions())
+        let positions = Tile::here().positions;
+        2 * self.margin() + (images * self.plane()).next_multiple_of(positions)
     }
 
     /// Places of the nine taps before the last.
@@ -86,14 +113,15 @@ pub fn convolve(
     if input.is_empty() || output.is_empty() {
         return output;
     }
-    let weights = packed(sizes, weight);
+    let tile = Tile::here();
+    let weights = packed(sizes, tile.channels, weight);
     let threads = rayon::current_num_threads();
     let images = POSITIONS
         .div_ceil(sizes.plane())
         .min(batch.div_ceil(threads));
     // Few large images are shared out by output channels too.
     let groups = batch.div_ceil(images);
-    let blocks = outputs.div_ceil(CHANNELS);
+    let blocks = outputs.div_ceil(tile.channels);
     let parts = if images == 1 {
         (2 * threads).div_ceil(groups).min(blocks)
     } else {
@@ -109,7 +137,7 @@ pub fn convolve(
                 rows.convolve(&weights, bias, 0, output);
             } else {
                 output
-                    .par_chunks_mut(blocks_per_part * CHANNELS * sizes.area())
+                    .par_chunks_mut(blocks_per_part * tile.channels * sizes.area())
                     .enumerate()
                     .for_each(|(part, output)| {
                         rows.convolve(&weights, bias, part * blocks_per_part, output);
@@ -119,26 +147,18 @@ pub fn convolve(
     output
 }
 
-/// Positions of a tile.
-fn positions() -> usize {
-    match instructions() {
-        Instructions::Avx512 => WIDEST,
-        Instructions::Avx2 | Instructions::Portable => WIDEST / 2,
-    }
-}
-
-/// The weights in the order of their use: `[blocks, inputs, 9, CHANNELS]`, zero where a block is not full.
-fn packed(sizes: ConvolutionSizes, weight: &[f32]) -> Vec<f32> {
+/// The weights in the order of their use: `[blocks, inputs, 9, channels of a tile]`, zero where a block is not full.
+fn packed(sizes: ConvolutionSizes, channels: usize, weight: &[f32]) -> Vec<f32> {
     let per_output = sizes.inputs * 9;
-    let blocks = sizes.outputs.div_ceil(CHANNELS);
-    let mut packed = vec![0.0; blocks * CHANNELS * per_output];
+    let blocks = sizes.outputs.div_ceil(channels);
+    let mut packed = vec![0.0; blocks * channels * per_output];
     packed
-        .par_chunks_mut(CHANNELS * per_output)
-        .zip(weight.par_chunks(CHANNELS * per_output))
+        .par_chunks_mut(channels * per_output)
+        .zip(weight.par_chunks(channels * per_output))
         .for_each(|(packed, weight)| {
             for (channel, weights) in weight.chunks_exact(per_output).enumerate() {
                 for (place, value) in weights.iter().enumerate() {
-                    packed[place * CHANNELS + channel] = *value;
+                    packed[place * channels + channel] = *value;
                 }
             }
         });
@@ -184,10 +204,14 @@ impl Rows {
 
     /// The output channels from block `first` on, as many as `output` has room for.
     fn convolve(&self, weights: &[f32], bias: Option<&[f32]>, first: usize, output: &mut [f32]) {
-        let (sizes, tile, taps) = (self.sizes, positions(), self.sizes.taps());
+        let (sizes, taps) = (self.sizes, self.sizes.taps());
+        let Tile {
+            channels: block_channels,
+            positions: tile,
+        } = Tile::here();
         let per_image = output.len() / self.images;
         let channels = per_image / sizes.area();
-        let mut sums = vec![0.0f32; channels.div_ceil(CHANNELS) * CHANNELS * tile];
+        let mut sums = vec![0.0f32; channels.next_multiple_of(block_channels) * tile];
         for start in (0..self.images * sizes.plane()).step_by(tile) {
             let segments = self.segments(start, tile, per_image);
             if segments.is_empty() {
@@ -196,14 +220,14 @@ impl Rows {
             for begin in (0..sizes.inputs).step_by(INPUTS) {
                 let end = (begin + INPUTS).min(sizes.inputs);
                 let pixels = &self.values[start + begin * self.length..];
-                for (block, sums) in sums.chunks_exact_mut(CHANNELS * tile).enumerate() {
-                    let place = ((first + block) * sizes.inputs + begin) * 9 * CHANNELS;
-                    let weights = &weights[place..][..(end - begin) * 9 * CHANNELS];
+                for (block, sums) in sums.chunks_exact_mut(block_channels * tile).enumerate() {
+                    let place = ((first + block) * sizes.inputs + begin) * 9 * block_channels;
+                    let weights = &weights[place..][..(end - begin) * 9 * block_channels];
                     add_tile(pixels, self.length, &taps, weights, begin == 0, sums);
                 }
             }
             for (channel, sums) in sums.chunks_exact(tile).take(channels).enumerate() {
-                let bias = bias.map_or(0.0, |bias| bias[first * CHANNELS + channel]);
+                let bias = bias.map_or(0.0, |bias| bias[first * block_channels + channel]);
                 for segment in &segments {
                     let target = channel * sizes.area() + segment.to;
                     let target = &mut output[target..][..segment.length];
@@ -238,9 +262,9 @@ impl Rows {
     }
 }
 
-/// Adds to `sums`, `[CHANNELS, positions]`, what some input channels give; `fresh` sums start from zero.
+/// Adds to `sums`, a tile, what some input channels give; `fresh` sums start from zero.
 ///
-/// `pixels` are padded rows, `length` apart; `weights` are `[inputs, 9, CHANNELS]`.
+/// `pixels` are padded rows, `length` apart; `weights` are `[inputs, 9, channels]`.
 fn add_tile(
     pixels: &[f32],
     length: usize,
@@ -249,9 +273,13 @@ fn add_tile(
     fresh: bool,
     sums: &mut [f32],
 ) {
-    let inputs = weights.len() / (9 * CHANNELS);
-    let tile = sums.len() / CHANNELS;
-    assert!(pixels.len() >= (inputs - 1) * length + taps[8] + tile);
+    let Tile {
+        channels,
+        positions,
+    } = Tile::here();
+    let inputs = weights.len() / (9 * channels);
+    assert_eq!(sums.len(), channels * positions);
+    assert!(pixels.len() >= (inputs - 1) * length + taps[8] + positions);
     match instructions() {
         // SAFETY: the processor has these instructions, and all that is read lies before what was just checked.
         #[cfg(target_arch = "x86_64")]
@@ -262,11 +290,12 @@ fn add_tile(
         Instructions::Avx2 => unsafe {
             x86::add_tile_avx2(pixels, length, taps, weights, fresh, sums);
         },
-        _ => add_tile_portable(pixels, length, taps, weights, fresh, sums),
+        _ => add_tile_portable(Tile::here(), pixels, length, taps, weights, fresh, sums),
     }
 }
 
 fn add_tile_portable(
+    tile: Tile,
     pixels: &[f32],
     length: usize,
     taps: &[usize; 9],
@@ -277,11 +306,14 @@ fn add_tile_portable(
     if fresh {
         sums.fill(0.0);
     }
-    let tile = sums.len() / CHANNELS;
-    for (input, weights) in weights.chunks_exact(9 * CHANNELS).enumerate() {
-        for (tap, weights) in taps.iter().zip(weights.chunks_exact(CHANNELS)) {
-            let pixels = &pixels[input * length + tap..][..tile];
-            for (sums, weight) in sums.chunks_exact_mut(tile).zip(weights) {
+    let Tile {
+        channels,
+        positions,
+    } = tile;
+    for (input, weights) in weights.chunks_exact(9 * channels).enumerate() {
+        for (tap, weights) in taps.iter().zip(weights.chunks_exact(channels)) {
+            let pixels = &pixels[input * length + tap..][..positions];
+            for (sums, weight) in sums.chunks_exact_mut(positions).zip(weights) {
                 for (sum, pixel) in sums.iter_mut().zip(pixels) {
                     *sum += weight * pixel;
                 }
@@ -298,15 +330,12 @@ mod x86 {
         _mm512_storeu_ps,
     };
 
-    use super::CHANNELS;
+    use super::Tile;
 
-    /// Vectors of a tile's positions.
-    const VECTORS: usize = 3;
-
-    /// All eight channels at once: 24 of the 32 registers hold sums.
+    /// Adds to a tile of [`Tile::AVX512`].
     ///
     /// # Safety
-    /// `pixels` must reach `taps[8]` and a tile beyond the last input channel's start; `sums` holds eight tiles of 48.
+    /// `pixels` must reach `taps[8]` and a tile beyond the last input channel's start.
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn add_tile_avx512(
         pixels: &[f32],
@@ -317,6 +346,8 @@ mod x86 {
         sums: &mut [f32],
     ) {
         const WIDTH: usize = 16;
+        const CHANNELS: usize = Tile::AVX512.channels;
+        const VECTORS: usize = Tile::AVX512.positions / WIDTH;
         assert_eq!(sums.len(), CHANNELS * VECTORS * WIDTH);
         let kept = sums.as_mut_ptr();
         let mut totals: [[__m512; VECTORS]; CHANNELS] = [[_mm512_setzero_ps(); VECTORS]; CHANNELS];
@@ -355,10 +386,10 @@ mod x86 {
         }
     }
 
-    /// Four channels, then the other four: 12 of the 16 registers hold sums.
+    /// Adds to a tile of [`Tile::AVX2`].
     ///
     /// # Safety
-    /// As [`add_tile_avx512`], for tiles of 24.
+    /// As [`add_tile_avx512`].
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn add_tile_avx2(
         pixels: &[f32],
@@ -369,46 +400,38 @@ mod x86 {
         sums: &mut [f32],
     ) {
         const WIDTH: usize = 8;
-        const HALF: usize = CHANNELS / 2;
+        const CHANNELS: usize = Tile::AVX2.channels;
+        const VECTORS: usize = Tile::AVX2.positions / WIDTH;
         assert_eq!(sums.len(), CHANNELS * VECTORS * WIDTH);
-        for (half, sums) in sums.chunks_exact_mut(HALF * VECTORS * WIDTH).enumerate() {
-            let kept = sums.as_mut_ptr();
-            let mut totals: [[__m256; VECTORS]; HALF] = [[_mm256_setzero_ps(); VECTORS]; HALF];
-            if !fresh {
-                for (channel, totals) in totals.iter_mut().enumerate() {
-                    for (vector, total) in totals.iter_mut().enumerate() {
-                        *total = unsafe {
-                            _mm256_loadu_ps(kept.add((channel * VECTORS + vector) * WIDTH))
-                        };
-                    }
+        let kept = sums.as_mut_ptr();
+        let mut totals: [[__m256; VECTORS]; CHANNELS] = [[_mm256_setzero_ps(); VECTORS]; CHANNELS];
+        if !fresh {
+            for (channel, totals) in totals.iter_mut().enumerate() {
+                for (vector, total) in totals.iter_mut().enumerate() {
+                    *total =
+                        unsafe { _mm256_loadu_ps(kept.add((channel * VECTORS + vector) * WIDTH)) };
                 }
             }
-            let mut weight = weights[half * HALF..].as_ptr();
-            for input in 0..weights.len() / (9 * CHANNELS) {
-                for tap in taps {
-                    unsafe {
-                        let source = pixels.as_ptr().add(input * length + tap);
-                        let row = [
-                            _mm256_loadu_ps(source),
-                            _mm256_loadu_ps(source.add(WIDTH)),
-                            _mm256_loadu_ps(source.add(2 * WIDTH)),
-                        ];
-                        for (channel, totals) in totals.iter_mut().enumerate() {
-                            let factor = _mm256_set1_ps(*weight.add(channel));
-                            for (total, pixels) in totals.iter_mut().zip(row) {
-                                *total = _mm256_fmadd_ps(factor, pixels, *total);
-                            }
+        }
+        let mut weight = weights.as_ptr();
+        for input in 0..weights.len() / (9 * CHANNELS) {
+            for tap in taps {
+                unsafe {
+                    let source = pixels.as_ptr().add(input * length + tap);
+                    let row = [_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(WIDTH))];
+                    for (channel, totals) in totals.iter_mut().enumerate() {
+                        let factor = _mm256_set1_ps(*weight.add(channel));
+                        for (total, pixels) in totals.iter_mut().zip(row) {
+                            *total = _mm256_fmadd_ps(factor, pixels, *total);
                         }
-                        weight = weight.wrapping_add(CHANNELS);
                     }
+                    weight = weight.add(CHANNELS);
                 }
             }
-            for (channel, totals) in totals.iter().enumerate() {
-                for (vector, total) in totals.iter().enumerate() {
-                    unsafe {
-                        _mm256_storeu_ps(kept.add((channel * VECTORS + vector) * WIDTH), *total)
-                    };
-                }
+        }
+        for (channel, totals) in totals.iter().enumerate() {
+            for (vector, total) in totals.iter().enumerate() {
+                unsafe { _mm256_storeu_ps(kept.add((channel * VECTORS + vector) * WIDTH), *total) };
             }
         }
     }
@@ -506,57 +529,33 @@ mod tests {
             height: 6,
             width: 11,
         };
-        let input = numbers(5 * 66, 4);
-        let weights = packed(sizes, &numbers(8 * 45, 5));
-        let rows = Rows::of(sizes, &input);
-        let tile = positions();
-        let mut want = numbers(CHANNELS * tile, 6);
-        let mut got = want.clone();
-        add_tile_portable(
-            &rows.values,
-            rows.length,
-            &sizes.taps(),
-            &weights,
-            false,
-            &mut want,
-        );
-        add_tile(
-            &rows.values,
-            rows.length,
-            &sizes.taps(),
-            &weights,
-            false,
-            &mut got,
-        );
-        for (got, want) in got.iter().zip(&want) {
-            assert!((got - want).abs() < 1e-5, "{got} for {want}");
-        }
+        type AddTile = unsafe fn(&[f32], usize, &[usize; 9], &[f32], bool, &mut [f32]);
+        let check = |tile: Tile, add: AddTile| {
+            // As long a row as the widest tile asks for.
+            let length = sizes.taps()[8] + Tile::AVX512.positions;
+            let pixels = numbers(sizes.inputs * length, 4);
+            let weights = packed(sizes, tile.channels, &numbers(8 * 45, 5));
+            let weights = &weights[..sizes.inputs * 9 * tile.channels];
+            for fresh in [false, true] {
+                let mut want = numbers(tile.channels * tile.positions, 6);
+                let mut got = want.clone();
+                let taps = &sizes.taps();
+                add_tile_portable(tile, &pixels, length, taps, weights, fresh, &mut want);
+                // SAFETY: asked for only where the instructions are, and the row is long enough.
+                unsafe { add(&pixels, length, taps, weights, fresh, &mut got) };
+                for (got, want) in got.iter().zip(&want) {
+                    assert!((got - want).abs() < 1e-5, "{got} for {want}");
+                }
+            }
+        };
+        check(Tile::here(), add_tile);
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            let mut want = numbers(CHANNELS * WIDEST / 2, 6);
-            let mut got = want.clone();
-            add_tile_portable(
-                &rows.values,
-                rows.length,
-                &sizes.taps(),
-                &weights,
-                false,
-                &mut want,
-            );
-            // SAFETY: a narrower tile reads less than the row was padded for, and the instructions are there.
-            unsafe {
-                x86::add_tile_avx2(
-                    &rows.values,
-                    rows.length,
-                    &sizes.taps(),
-                    &weights,
-                    false,
-                    &mut got,
-                )
-            };
-            for (got, want) in got.iter().zip(&want) {
-                assert!((got - want).abs() < 1e-5, "{got} for {want}");
-            }
+            check(Tile::AVX2, x86::add_tile_avx2);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f") {
+            check(Tile::AVX512, x86::add_tile_avx512);
         }
     }
 }

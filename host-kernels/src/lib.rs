@@ -1,9 +1,10 @@
-//! What a frozen network computes most on a processor, over plain slices of f32: 3×3 convolutions, norms, activations, softmax.
+//! What a frozen network computes most on a processor, over plain slices of f32: 3×3 convolutions, attention, norms, activations, softmax.
 //!
 //! It knows no tensor and no network. It is a crate of its own for two reasons: it holds all the unsafe code of vector
 //! instructions, and it is compiled for speed where the crate above it is compiled for short waits.
 
 mod activation;
+mod attention;
 mod convolution;
 mod norm;
 mod rotary;
@@ -11,6 +12,7 @@ mod softmax;
 mod vector;
 
 pub use activation::{gated_gelu, gated_silu, gelu, silu};
+pub use attention::{AttentionSizes, attend};
 pub use convolution::{ConvolutionSizes, convolve};
 pub use norm::{GroupNormSizes, group_norm, rms_norm};
 pub use rotary::rotate;

@@ -2,13 +2,56 @@
 
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor, activation::softmax, backend::Backend, module};
-use host_kernels::SoftmaxSizes;
+use host_kernels::{AttentionSizes, SoftmaxSizes};
 
 use super::host;
 
 /// What a masked score becomes: far below any real score, and still representable in 16-bit floats, so that a
 /// row without any visible key gives the mean of the values instead of not-a-number.
 const MASKED_SCORE: f32 = -3e4;
+
+/// Keys up to which the processor's attention over tokens is this program's own: beyond, the backend's blocks win.
+const FEW_KEYS: usize = 256;
+
+/// Attention over heads that stand side by side in a token, without a mask.
+///
+/// # Shapes
+/// `query` `[batch, queries, heads · head width]`, `key` and `value` `[batch, keys, heads · head width]`; the result has the
+/// shape of `query`.
+pub fn attend_tokens<B: Backend>(
+    query: Tensor<B, 3>,
+    key: Tensor<B, 3>,
+    value: Tensor<B, 3>,
+    num_heads: usize,
+) -> Tensor<B, 3> {
+    let [_, keys, _] = key.dims();
+    let plain = keys <= FEW_KEYS && [&query, &key, &value].into_iter().all(host::takes);
+    if !plain {
+        let heads = |tokens| split_heads(tokens, num_heads);
+        return merge_heads(scaled_dot_product(
+            heads(query),
+            heads(key),
+            heads(value),
+            None,
+        ));
+    }
+    let (device, shape) = (query.device(), query.dims());
+    let [batch, queries, width] = shape;
+    let sizes = AttentionSizes {
+        batch,
+        heads: num_heads,
+        queries,
+        keys,
+        width: width / num_heads,
+    };
+    let attended = host_kernels::attend(
+        sizes,
+        &host::numbers(query),
+        &host::numbers(key),
+        &host::numbers(value),
+    );
+    host::tensor(attended, shape, &device)
+}
 
 /// `softmax(query · keyᵀ / √head width) · value`.
 ///

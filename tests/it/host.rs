@@ -6,7 +6,9 @@ use burn::tensor::activation::{gelu, silu, softmax};
 use burn::tensor::module::linear;
 use burn::tensor::{Tensor, TensorData};
 use ragar::nn::activation::{Activation, gated_gelu, gated_silu};
-use ragar::nn::attention::biased_softmax;
+use ragar::nn::attention::{
+    attend_tokens, biased_softmax, merge_heads, scaled_dot_product, split_heads,
+};
 use ragar::nn::convolution::convolve;
 use ragar::nn::host::over_rows;
 use ragar::nn::linear::by_rows;
@@ -42,6 +44,23 @@ fn layer(inputs: usize, outputs: usize, stride: usize) -> Conv2d<TestBackend> {
         .map(|_| numbers([outputs, inputs, 3, 3], 1).mul_scalar(0.1));
     layer.bias = layer.bias.map(|bias| bias.map(|_| numbers([outputs], 2)));
     layer
+}
+
+#[test]
+fn attention_over_tokens_follows_the_backend() {
+    // Few keys are this program's own, many the backend's.
+    for [batch, queries, keys, heads, width] in [[3, 17, 33, 4, 28], [2, 4, 300, 2, 8]] {
+        let query = numbers([batch, queries, heads * width], 1);
+        let key = numbers([batch, keys, heads * width], 2);
+        let value = numbers([batch, keys, heads * width], 3);
+        let split = |tokens: &Tensor<TestBackend, 3>| split_heads(tokens.clone(), heads);
+        let attended = scaled_dot_product(split(&query), split(&key), split(&value), None);
+        let want = merge_heads(attended);
+        let got = attend_tokens(query.clone(), key.clone(), value.clone(), heads);
+        same("attention", want.clone(), got);
+        let nudged = key.clone().slice_fill([0..1, 0..1, 0..1], 30.0);
+        differs(want, attend_tokens(query, nudged, value, heads));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::conditions::Conditions;
 use super::resnet::{convolution, group_norm};
 use crate::nn::activation::gated_gelu;
-use crate::nn::attention::{merge_heads, scaled_dot_product, split_heads};
+use crate::nn::attention::attend_tokens;
 use crate::nn::linear::over_tokens;
 use crate::nn::norm;
 use crate::nn::precision::widened_layer_norm;
@@ -47,24 +47,24 @@ impl<B: Backend> CrossAttention<B> {
     /// What queries will look at: keys and values of `context`, `[batch, keys, context width]`.
     pub fn read(&self, context: Tensor<B, 3>) -> KeyValue<B> {
         KeyValue {
-            key: split_heads(over_tokens(&self.to_k, context.clone()), self.num_heads),
-            value: split_heads(over_tokens(&self.to_v, context), self.num_heads),
+            key: over_tokens(&self.to_k, context.clone()),
+            value: over_tokens(&self.to_v, context),
         }
     }
 
     /// `[batch, queries, width]` → the same shape.
     pub fn attend(&self, hidden: Tensor<B, 3>, to: KeyValue<B>) -> Tensor<B, 3> {
-        let query = split_heads(over_tokens(&self.to_q, hidden), self.num_heads);
-        let attended = scaled_dot_product(query, to.key, to.value, None);
-        over_tokens(&self.to_out.0, merge_heads(attended))
+        let query = over_tokens(&self.to_q, hidden);
+        let attended = attend_tokens(query, to.key, to.value, self.num_heads);
+        over_tokens(&self.to_out.0, attended)
     }
 }
 
-/// Keys and values of one attention, `[batch, heads, keys, head width]`.
+/// Keys and values of one attention, `[batch, keys, heads · head width]`.
 #[derive(Debug, Clone)]
 pub struct KeyValue<B: Backend> {
-    pub key: Tensor<B, 4>,
-    pub value: Tensor<B, 4>,
+    pub key: Tensor<B, 3>,
+    pub value: Tensor<B, 3>,
 }
 
 /// `x · gelu(gate)`, both from one linear layer.

@@ -23,7 +23,7 @@ pub struct TimeStates<B: Backend> {
 impl<B: Backend> PromptStates<B> {
     /// Those of some rows of the batch.
     pub fn rows(&self, rows: Range<usize>) -> Self {
-        let part = |states: &Tensor<B, 4>| states.clone().narrow(0, rows.start, rows.len());
+        let part = |states: &Tensor<B, 3>| states.clone().narrow(0, rows.start, rows.len());
         let blocks = self.blocks.iter().map(|block| KeyValue {
             key: part(&block.key),
             value: part(&block.value),
