@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::TensorData;
+use burn::tensor::{AllocationProperty, TensorData};
 use model_import::{Checkpoint, ImportError, read_tensors, write_tensors};
 
 fn tensors(names: &[&str]) -> BTreeMap<String, TensorData> {
@@ -229,4 +229,38 @@ fn folders_without_a_checkpoint_say_what_they_hold() {
         error(&folder.path().join("nowhere")),
         ImportError::NotFound { .. }
     ));
+}
+
+#[test]
+fn a_mapped_weight_outlives_the_file_that_took_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    write(&path, &["a", "b"]);
+    let checkpoint = Checkpoint::open(&path).expect("a checkpoint");
+    let kept = checkpoint.tensor("b").expect("b");
+    assert_eq!(kept.bytes.property(), AllocationProperty::File);
+    // Replaced, as every writer here does it: what was opened stays.
+    let other = folder.path().join("other.safetensors");
+    write(&other, &["c", "b", "a"]);
+    std::fs::rename(&other, &path).expect("a replaced file");
+    assert_eq!(kept, tensors(&["a", "b"])["b"]);
+    // A change of the tensor is the tensor's own.
+    let mut changed = kept.clone();
+    changed.bytes[0] = 7;
+    assert_eq!(kept, tensors(&["a", "b"])["b"]);
+}
+
+#[test]
+fn a_file_cut_short_after_it_was_opened_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    write(&path, &["a", "b"]);
+    let checkpoint = Checkpoint::open(&path).expect("a checkpoint");
+    let size = std::fs::metadata(&path).expect("a size").len();
+    let file = std::fs::OpenOptions::new().write(true).open(&path);
+    file.expect("a file")
+        .set_len(size - 4)
+        .expect("a shorter file");
+    let error = checkpoint.tensor("b").expect_err("four bytes short");
+    assert!(error.to_string().contains("did the file change"), "{error}");
 }

@@ -1,11 +1,14 @@
 //! A file on disk, read at given places and never beyond its end.
+//!
+//! Plain tensors are mapped: a weight that is used as it stands in the file takes no memory of its own, and processes
+//! that use the same file share it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 
 use crate::error::ImportError;
 use crate::format::TensorInfo;
@@ -16,6 +19,8 @@ pub(crate) struct DiskFile {
     path: PathBuf,
     file: Mutex<File>,
     size: u64,
+    /// The whole file as memory, from the first tensor on; none where the system refuses.
+    mapping: OnceLock<Option<bytes::Bytes>>,
 }
 
 impl DiskFile {
@@ -27,6 +32,7 @@ impl DiskFile {
             path: path.into(),
             file: Mutex::new(file),
             size,
+            mapping: OnceLock::new(),
         })
     }
 
@@ -67,10 +73,37 @@ impl DiskFile {
         offset: u64,
     ) -> Result<TensorData, ImportError> {
         let num_bytes = info.dtype.num_bytes(&info.shape).unwrap_or(usize::MAX);
-        let bytes = self
-            .bytes(offset, num_bytes as u64)
-            .map_err(|e| self.changed(name, &e))?;
+        let width = info.dtype.burn().map_or(8, |dtype| dtype.size());
+        let bytes = match self.mapped(offset, num_bytes, width) {
+            Some(bytes) => bytes,
+            None => self
+                .bytes(offset, num_bytes as u64)
+                .map(Bytes::from_bytes_vec)
+                .map_err(|e| self.changed(name, &e))?,
+        };
         plain(&self.path, name, info, bytes)
+    }
+
+    /// A part of the mapped file, if the file is still as long as it was and values of `width` bytes lie there as a
+    /// processor wants them. Weights on the hub and our own are never written over in place, only replaced: what is mapped stays whole.
+    fn mapped(&self, offset: u64, length: usize, width: usize) -> Option<Bytes> {
+        let mapping = self.mapping.get_or_init(|| {
+            let file = self.file.lock().unwrap_or_else(|e| e.into_inner());
+            // SAFETY: the mapping is only read. Should another program cut the file short later, the system ends this
+            // one when it touches what is gone; every reader that maps weights has this, the format's own included.
+            let mapping = unsafe { memmap2::Mmap::map(&*file) }.ok()?;
+            Some(bytes::Bytes::from_owner(mapping))
+        });
+        let mapping = mapping.as_ref()?;
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(length)?;
+        let now = std::fs::metadata(&self.path).ok()?.len();
+        if length == 0 || end > mapping.len() || now < self.size {
+            return None;
+        }
+        let part = mapping.slice(start..end);
+        let aligned = (part.as_ptr() as usize).is_multiple_of(width);
+        aligned.then(|| Bytes::from_shared(part, AllocationProperty::File))
     }
 
     /// What to say when a tensor that was there at opening cannot be read.
@@ -88,7 +121,7 @@ pub(crate) fn plain(
     path: &Path,
     name: &str,
     info: &TensorInfo,
-    bytes: Vec<u8>,
+    bytes: Bytes,
 ) -> Result<TensorData, ImportError> {
     let bad = |reason: String| ImportError::BadTensor {
         path: path.into(),
@@ -106,5 +139,5 @@ pub(crate) fn plain(
             "a boolean that is neither 0 nor 1; download the file again".into(),
         ));
     }
-    Ok(TensorData::from_bytes_vec(bytes, info.shape.clone(), dtype))
+    Ok(TensorData::from_bytes(bytes, info.shape.clone(), dtype))
 }

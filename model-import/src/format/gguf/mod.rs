@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use burn::tensor::TensorData;
+use burn::tensor::{Bytes, TensorData};
 
 use crate::error::ImportError;
 use crate::format::{DiskFile, Source, TensorInfo, plain};
@@ -234,7 +234,7 @@ impl Source for GgufFile {
                 Some(heads) if rows > 0 => unpair(&bytes, rows, heads),
                 _ => bytes,
             };
-            return plain(self.path(), name, info, bytes);
+            return plain(self.path(), name, info, Bytes::from_bytes_vec(bytes));
         }
         let num_values = info.shape.iter().product();
         let mut values = vec![0f32; num_values];

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::TensorData;
+use burn::tensor::{Bytes, TensorData};
 use bytes::Bytes;
 use onnx_ir::{GraphProto, ModelProto, TensorProto};
 use protobuf::{CodedInputStream, Message};
@@ -139,7 +139,12 @@ impl Source for OnnxFile {
             return Err(ImportError::no_tensor(&self.path, name));
         };
         let mut data = match &tensor.values {
-            Values::Here(bytes) => plain(&self.path, name, &tensor.info, bytes.to_vec())?,
+            Values::Here(bytes) => plain(
+                &self.path,
+                name,
+                &tensor.info,
+                Bytes::from_bytes_vec(bytes.to_vec()),
+            )?,
             Values::External { file, offset } => file.tensor(name, &tensor.info, *offset)?,
         };
         match form {

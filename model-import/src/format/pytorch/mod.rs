@@ -9,7 +9,7 @@ mod rebuild;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn::tensor::TensorData;
+use burn::tensor::{Bytes, TensorData};
 
 use crate::error::ImportError;
 use crate::format::{DiskFile, Source, TensorInfo, plain};
@@ -150,7 +150,7 @@ impl Source for PytorchFile {
         } else {
             place.view.gather(&bytes)
         };
-        plain(self.path(), name, info, bytes)
+        plain(self.path(), name, info, Bytes::from_bytes_vec(bytes))
     }
 }
 
