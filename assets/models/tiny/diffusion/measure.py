@@ -4,6 +4,7 @@
     python assets/models/tiny/diffusion/measure.py            # 122 held-out pairs
     python assets/models/tiny/diffusion/measure.py training   # as many training pairs
     python assets/models/tiny/diffusion/measure.py --guidance 7.5 --stronger 0.5
+    python assets/models/tiny/diffusion/measure.py training --guidance 1.5 --last 4   # only the last steps, from the real picture
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
@@ -43,8 +44,10 @@ def features(output):
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("side", nargs="?", choices=["held-out", "training"], default="held-out")
+    options.add_argument("--pipeline", type=Path, default=HERE, help="another folder in diffusers' layout")
     options.add_argument("--guidance", type=float, default=3.0)
     options.add_argument("--stronger", type=float, default=0.0, help="so much further from the mean of the five styles' captions")
+    options.add_argument("--last", type=int, default=20, help="how many of the 20 steps are drawn; before them stands the real picture under noise")
     options = options.parse_args()
     side = options.side
     rows = list(csv.DictReader((STICKERS / "stickers.csv").open()))
@@ -80,7 +83,7 @@ def main():
         print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in right))
 
     report("real", [Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB") for row in chosen])
-    pipe = StableDiffusionPipeline.from_pretrained(HERE, torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(options.pipeline, torch_dtype=torch.float32, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     again = []
@@ -103,7 +106,14 @@ def main():
         seeds = [torch.Generator().manual_seed(len(drawn) + place) for place in range(len(part))]
         nothing = states([""] * len(part))
         conditions = {"prompt_embeds": own, "negative_prompt_embeds": nothing, "guidance_scale": options.guidance}
-        drawn += pipe(**conditions, num_inference_steps=20, height=64, width=64, generator=seeds).images
+        if options.last < 20:
+            partly = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+            partly.set_progress_bar_config(disable=True)
+            real = [Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB") for row in part]
+            # A hair more than the share, which is cut to a whole number of steps.
+            drawn += partly(**conditions, image=real, strength=(options.last + 0.01) / 20, num_inference_steps=20, generator=seeds).images
+        else:
+            drawn += pipe(**conditions, num_inference_steps=20, height=64, width=64, generator=seeds).images
     report("drawn", drawn)
 
 
