@@ -6,12 +6,15 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 
 use crate::error::ImportError;
 use crate::format::TensorInfo;
+
+/// Bytes from which a tensor is mapped rather than read: sixteen of the system's pages.
+const WORTH_MAPPING: usize = 1 << 16;
 
 /// An open file and its size when it was opened.
 #[derive(Debug)]
@@ -19,8 +22,6 @@ pub(crate) struct DiskFile {
     path: PathBuf,
     file: Mutex<File>,
     size: u64,
-    /// The whole file as memory, from the first tensor on; none where the system refuses.
-    mapping: OnceLock<Option<bytes::Bytes>>,
 }
 
 impl DiskFile {
@@ -32,7 +33,6 @@ impl DiskFile {
             path: path.into(),
             file: Mutex::new(file),
             size,
-            mapping: OnceLock::new(),
         })
     }
 
@@ -84,26 +84,22 @@ impl DiskFile {
         plain(&self.path, name, info, bytes)
     }
 
-    /// A part of the mapped file, if the file is still as long as it was and values of `width` bytes lie there as a
-    /// processor wants them. Weights on the hub and our own are never written over in place, only replaced: what is mapped stays whole.
+    /// A part of the file as memory, if it is worth it, the file is still as long as it was, and values of `width` bytes lie
+    /// there as a processor wants them. Weights on the hub and our own are never written over in place, only replaced: what
+    /// is mapped stays whole.
     fn mapped(&self, offset: u64, length: usize, width: usize) -> Option<Bytes> {
-        let mapping = self.mapping.get_or_init(|| {
-            let file = self.file.lock().unwrap_or_else(|e| e.into_inner());
-            // SAFETY: the mapping is only read. Should another program cut the file short later, the system ends this
-            // one when it touches what is gone; every reader that maps weights has this, the format's own included.
-            let mapping = unsafe { memmap2::Mmap::map(&*file) }.ok()?;
-            Some(bytes::Bytes::from_owner(mapping))
-        });
-        let mapping = mapping.as_ref()?;
-        let start = usize::try_from(offset).ok()?;
-        let end = start.checked_add(length)?;
-        let now = std::fs::metadata(&self.path).ok()?.len();
-        if length == 0 || end > mapping.len() || now < self.size {
+        let file = self.file.lock().unwrap_or_else(|e| e.into_inner());
+        let within = offset.checked_add(length as u64)? <= self.size;
+        if length < WORTH_MAPPING || !within || file.metadata().ok()?.len() < self.size {
             return None;
         }
-        let part = mapping.slice(start..end);
-        let aligned = (part.as_ptr() as usize).is_multiple_of(width);
-        aligned.then(|| Bytes::from_shared(part, AllocationProperty::File))
+        let mut options = memmap2::MmapOptions::new();
+        // SAFETY: the mapping is only read. Should another program cut the file short later, the system ends this one when
+        // it touches what is gone; every reader that maps weights has this, the format's own included.
+        let mapping = unsafe { options.offset(offset).len(length).map(&*file) }.ok()?;
+        let aligned = (mapping.as_ptr() as usize).is_multiple_of(width);
+        let shared = bytes::Bytes::from_owner(mapping);
+        aligned.then(|| Bytes::from_shared(shared, AllocationProperty::File))
     }
 
     /// What to say when a tensor that was there at opening cannot be read.
