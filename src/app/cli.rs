@@ -217,7 +217,7 @@ pub enum Command {
         /// For clip, captioner and unet: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
         #[arg(long, value_name = "DIR")]
         extra: Option<PathBuf>,
-        /// For unet: the folder of weights to start from (config.json, diffusion_pytorch_model.safetensors)
+        /// A folder of weights to start from. For unet: config.json, diffusion_pytorch_model.safetensors. For clip: a whole CLIP, whose text tower rests
         #[arg(long, value_name = "DIR")]
         init: Option<PathBuf>,
     },

@@ -173,6 +173,9 @@ pub struct ClipPretrainingConfig {
     pub average_decay: f64,
     /// What is done to training pictures.
     pub augmentation: Augmentation,
+    /// How often a training picture is shown as the generator's autoencoder gives it back. What is judged later has
+    /// been through it; a judge that never saw it takes its softness for another style.
+    pub decoded_share: f64,
     /// Steps between two checkpoints.
     pub checkpoint_every: usize,
     /// Steps between two measurements on held-out pairs; 0 measures at the end only.
@@ -215,6 +218,7 @@ impl Default for ClipPretrainingConfig {
             },
             average_decay: 0.99,
             augmentation: Augmentation::default(),
+            decoded_share: 0.0,
             checkpoint_every: 250,
             evaluate_every: 500,
             log_every: 10,
@@ -251,6 +255,9 @@ impl ClipPretrainingConfig {
         }
         if !(self.kept_patches > 0.0 && self.kept_patches <= 1.0) {
             return fail("kept_patches", "must lie in (0, 1]");
+        }
+        if !(0.0..=1.0).contains(&self.decoded_share) {
+            return fail("decoded_share", "must lie in [0, 1]");
         }
         if !(0.0..1.0).contains(&self.average_decay) {
             return fail("average_decay", "must lie in [0, 1)");
@@ -307,19 +314,44 @@ pub struct TrainedClip<B: Backend> {
     pub quality: ClipQuality,
     /// Glyphs beside those of the experiments whose pictures were used.
     pub num_extra_glyphs: usize,
+    /// Did it start from given weights?
+    pub started: bool,
 }
 
-/// Trains on the stickers that are not held out; `images` are their pictures, in the same order.
+/// Weights to start from, with the vocabulary that they speak. Their text tower rests from the beginning: what was
+/// trained on its states, a generator for one, stays valid.
+#[derive(Debug)]
+pub struct Start<'a, B: Backend> {
+    /// The network.
+    pub network: &'a Clip<B>,
+    /// Its configuration.
+    pub config: &'a ClipConfig,
+    /// Its vocabulary.
+    pub tokenizer: &'a TextTokenizer,
+}
+
+/// What is learned from.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainingPictures<'a> {
+    /// The stickers; those held out are measured on only.
+    pub stickers: &'a [Sticker],
+    /// Their pictures, in the same order.
+    pub images: &'a [RgbImage],
+    /// Further glyphs.
+    pub extra: Option<ExtraPictures<'a>>,
+    /// `images` and those of `extra` as the generator's autoencoder gives them back.
+    pub decoded: Option<[&'a [RgbImage]; 2]>,
+}
+
+/// Trains on the stickers that are not held out, from random weights or from `start`.
 /// Goes on from the newest checkpoint under `output/checkpoints`, and logs to `output/metrics.jsonl`.
 ///
 /// # Errors
-/// Stickers that do not fit, a broken checkpoint folder, a diverging loss, an interruption.
-#[allow(clippy::too_many_arguments)]
+/// Stickers or weights that do not fit, a broken checkpoint folder, a diverging loss, an interruption.
 pub fn run<B: AutodiffBackend>(
     config: &ClipPretrainingConfig,
-    stickers: &[Sticker],
-    images: &[RgbImage],
-    extra: Option<ExtraPictures<'_>>,
+    pictures: TrainingPictures<'_>,
+    start: Option<Start<'_, B::InnerBackend>>,
     output: &Path,
     device: &B::Device,
     progress: &dyn Progress,
@@ -327,8 +359,14 @@ pub fn run<B: AutodiffBackend>(
 ) -> Result<TrainedClip<B::InnerBackend>, ClipPretrainingError> {
     config.validate()?;
     let preprocessing = ClipPreprocessing::symmetric(config.sizes.image_size as u32);
-    let sampler = batch::Sampler::new(config, stickers, images, extra)?;
-    let tokenizer = train_tokenizer(config, stickers)?;
+    let TrainingPictures {
+        stickers, images, ..
+    } = pictures;
+    let sampler = batch::Sampler::new(config, pictures)?;
+    let tokenizer = match &start {
+        Some(start) => start.tokenizer.clone(),
+        None => train_tokenizer(config, stickers)?,
+    };
     let network_config = config.network(&tokenizer);
     network_config
         .validate()
@@ -336,6 +374,15 @@ pub fn run<B: AutodiffBackend>(
             field: "sizes",
             reason: error.to_string(),
         })?;
+
+    if let Some(start) = &start
+        && *start.config != network_config
+    {
+        return Err(ClipPretrainingError::Configuration {
+            field: "sizes",
+            reason: "the weights to start from are of other sizes".into(),
+        });
+    }
 
     let [num_glyphs, num_groups] = sampler.num_classes();
     let trainee = Trainee {
@@ -349,6 +396,11 @@ pub fn run<B: AutodiffBackend>(
         ),
     };
     let mut trainee = initial::seeded(trainee, &network_config, config.seed)?;
+    if let Some(start) = &start {
+        let weights = collect(start.network, Selection::All);
+        trainee.clip = restore(trainee.clip, &weights, Selection::All)?;
+        trainee = trainee.with_resting_tower();
+    }
     let mut optimizer = AdamW::<B>::new(config.optimizer.clone());
     let mut average = ParameterAverage::<B::InnerBackend>::new(config.average_decay);
     let inner_device = trainee.valid().clip.logit_scale.val().device();
@@ -356,35 +408,39 @@ pub fn run<B: AutodiffBackend>(
     let total_steps = config.text_steps + config.num_steps;
     let store = CheckpointStore::new(&output.join("checkpoints"), config, 2);
     let mut skipped = Vec::new();
-    let mut start = 0;
+    let mut first = 0;
     if let Some(checkpoint) = store.latest(&mut skipped)? {
-        start = checkpoint.step;
-        if start > config.text_steps {
+        first = checkpoint.step;
+        if first > config.text_steps {
             trainee = trainee.with_resting_text();
         }
         trainee = restore(trainee, &checkpoint.group("parameters"), Selection::All)?;
-        let taken = if start > config.text_steps {
-            start - config.text_steps
+        let taken = if first > config.text_steps {
+            first - config.text_steps
         } else {
-            start
+            first
         };
         let moments = checkpoint.group("optimizer");
         optimizer.restore(&trainee, &moments, taken, &inner_device)?;
         let averages = checkpoint.group("average");
         average.restore(&trainee.valid(), &averages, taken, &inner_device)?;
-        progress.note(&format!("resumed after step {start}"));
+        progress.note(&format!("resumed after step {first}"));
     }
     for sentence in &skipped {
         progress.note(sentence);
     }
-    let mut log = MetricsLog::open(&output.join("metrics.jsonl"), start)
+    let mut log = MetricsLog::open(&output.join("metrics.jsonl"), first)
         .map_err(ClipPretrainingError::Log)?;
 
     progress.begin("contrastive pretraining", total_steps);
-    for step in start..total_steps {
+    for step in first..total_steps {
         if step == config.text_steps {
-            // The averaged text tower is the one that rests.
-            let averaged = collect(&average.apply(trainee.valid()), Selection::All);
+            // The averaged text tower is the one that rests; one that was given stays as it is, to the bit.
+            let mut averaged = average.apply(trainee.valid());
+            if start.is_some() {
+                averaged.clip = trainee.valid().clip;
+            }
+            let averaged = collect(&averaged, Selection::All);
             trainee = restore(trainee, &averaged, Selection::All)?.with_resting_text();
             optimizer = AdamW::new(config.optimizer.clone());
             average = ParameterAverage::new(config.average_decay);
@@ -464,6 +520,7 @@ pub fn run<B: AutodiffBackend>(
         preprocessing,
         quality,
         num_extra_glyphs: sampler.num_extra(),
+        started: start.is_some(),
     })
 }
 
@@ -475,12 +532,18 @@ struct Trainee<B: Backend> {
 }
 
 impl<B: Backend> Trainee<B> {
-    /// Text tower, its projection and the heads without gradients from now on.
-    fn with_resting_text(mut self) -> Self {
+    /// Text tower and its projection without gradients from now on.
+    fn with_resting_tower(mut self) -> Self {
         self.clip.text_model = self.clip.text_model.no_grad();
         self.clip.text_projection = self.clip.text_projection.no_grad();
-        self.attributes = self.attributes.no_grad();
         self
+    }
+
+    /// The heads too.
+    fn with_resting_text(self) -> Self {
+        let mut resting = self.with_resting_tower();
+        resting.attributes = resting.attributes.no_grad();
+        resting
     }
 
     fn text_loss(

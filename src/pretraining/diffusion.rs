@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::error::PretrainingError;
 use super::initial::seeded;
-use super::pixels::{ImageSet, write_grid};
+use super::pixels::{Augmentation, ImageSet, write_grid};
 use super::trainer::{Trainer, TrainerConfig, num_parameters, scalar};
 use super::vae::{draw, noise};
 use crate::generation::generator::{GenerateOptions, Generator};
@@ -48,6 +48,12 @@ pub struct DiffusionPretrainingConfig {
     pub unconditional_fraction: f64,
     /// Largest weight of a time step, in units of the clean sample's error (min-SNR).
     pub gamma: f64,
+    /// Time steps are drawn as `T · u^power`, u even in [0, 1): 1 draws all alike, above 1 those of little noise more often.
+    pub timestep_power: f64,
+    /// Forms in which an image is shown: 1 is the image alone, each further one is mirrored, moved and scaled at random, once.
+    pub views: usize,
+    /// How far those forms go.
+    pub augmentation: Augmentation,
     /// How the held-out captions are drawn for `samples/`.
     pub sampling: GenerateOptions,
     /// How many of them.
@@ -82,6 +88,9 @@ impl Default for DiffusionPretrainingConfig {
             caption_fraction: 0.6,
             unconditional_fraction: 0.1,
             gamma: 5.0,
+            timestep_power: 1.0,
+            views: 1,
+            augmentation: Augmentation::default(),
             sampling: GenerateOptions {
                 num_steps: 20,
                 guidance_scale: 3.0,
@@ -90,6 +99,30 @@ impl Default for DiffusionPretrainingConfig {
             num_samples: 16,
             seed: 1,
         }
+    }
+}
+
+impl DiffusionPretrainingConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// When a number makes no run; the message names the key.
+    pub fn validate(&self) -> Result<(), PretrainingError> {
+        let fail = |key, found: String, expected| {
+            Err(PretrainingError::Setting {
+                key,
+                found,
+                expected,
+            })
+        };
+        let power = self.timestep_power;
+        if !(power.is_finite() && power > 0.0) {
+            return fail("timestep_power", power.to_string(), "positive");
+        }
+        if self.views == 0 {
+            return fail("views", "0".into(), "at least 1, the image as it is");
+        }
+        Ok(())
     }
 }
 
@@ -234,11 +267,13 @@ pub fn run<B: AutodiffBackend>(
     progress: &dyn Progress,
     interrupt: &Interrupt,
 ) -> Result<TrainedUNet<B::InnerBackend>, PretrainingError> {
+    config.validate()?;
     training.validate("training")?;
     held_out.validate("held-out")?;
     let schedule = NoiseSchedule::new(&config.scheduler)?;
     progress.begin("latents and text states", 2);
-    let training_cache = Cache::new(training, vae, text, frozen);
+    let mut training_cache = Cache::new(training, vae, text, frozen);
+    training_cache.add_views(config, training, vae, frozen);
     progress.advance(1, "training images");
     let held_out_cache = Cache::new(held_out, vae, text, frozen);
     progress.end();
@@ -313,9 +348,14 @@ pub fn run<B: AutodiffBackend>(
     })
 }
 
+/// Images that are encoded at once.
+const ENCODED: usize = 32;
+
 /// Everything the frozen networks say about a data set, on the host.
 struct Cache {
+    /// Of the images as they are, then of all of them in each further form.
     latents: Vec<Vec<f32>>,
+    num_images: usize,
     latent_shape: [usize; 3],
     states: Vec<Vec<f32>>,
     state_shape: [usize; 2],
@@ -334,7 +374,7 @@ impl Cache {
         let indices: Vec<usize> = (0..data.images.len()).collect();
         let mut latents = Vec::new();
         let mut latent_shape = [0; 3];
-        for chunk in indices.chunks(32) {
+        for chunk in indices.chunks(ENCODED) {
             let mean = vae.encode(data.images.batch::<B>(chunk, device)).mean;
             let [_, channels, height, width] = mean.dims();
             latent_shape = [channels, height, width];
@@ -366,12 +406,37 @@ impl Cache {
             states.extend(rows(encoded.into_data(), tokens * width));
         }
         Self {
+            num_images: latents.len(),
             latents,
             latent_shape,
             states,
             state_shape,
             prompts,
             num_extra: data.num_extra,
+        }
+    }
+
+    /// The images once more in each further form.
+    fn add_views<B: Backend>(
+        &mut self,
+        config: &DiffusionPretrainingConfig,
+        data: &PromptedImages,
+        vae: &AutoencoderKl<B>,
+        device: &Device<B>,
+    ) {
+        let indices: Vec<usize> = (0..data.images.len()).collect();
+        let length = self.latent_shape.iter().product();
+        for view in 1..config.views {
+            let mut random = ChaCha8Rng::seed_from_u64(config.seed ^ 0x71e3);
+            random.set_stream(view as u64);
+            for chunk in indices.chunks(ENCODED) {
+                let images =
+                    data.images
+                        .random_batch::<B>(chunk, &config.augmentation, &mut random, device);
+                let mean = vae.encode(images).mean;
+                self.latents
+                    .extend(rows(vae.scale(mean).into_data(), length));
+            }
         }
     }
 
@@ -391,7 +456,7 @@ impl Cache {
 
     /// The images of step `step`, `extra_share` of them from the extra ones.
     fn draw(&self, config: &DiffusionPretrainingConfig, step: usize) -> Vec<usize> {
-        let num_own = self.latents.len() - self.num_extra;
+        let num_own = self.num_images - self.num_extra;
         let from_extra = match self.num_extra {
             0 => 0,
             _ => (config.extra_share * config.batch_size as f64).round() as usize,
@@ -421,6 +486,7 @@ fn steps_tensor<B: Backend>(timesteps: &[usize], device: &Device<B>) -> Tensor<B
 
 /// What one step shows: images, a prompt and a time step for each, and a stream of noise.
 struct Batch {
+    /// Places of their latents: in some form.
     images: Vec<usize>,
     prompts: Vec<usize>,
     timesteps: Vec<usize>,
@@ -437,7 +503,7 @@ impl Batch {
     ) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         random.set_stream(step as u64 + 1);
-        let images = cache.draw(config, step);
+        let mut images = cache.draw(config, step);
         let prompts = images
             .iter()
             .map(|&image| {
@@ -451,7 +517,13 @@ impl Batch {
                 }
             })
             .collect();
-        let timesteps = spread_timesteps(images.len(), schedule, &mut random);
+        let power = config.timestep_power;
+        let timesteps = spread_timesteps(images.len(), power, schedule, &mut random);
+        if config.views > 1 {
+            for image in &mut images {
+                *image += cache.num_images * random.random_range(0..config.views);
+            }
+        }
         Self {
             images,
             prompts,
@@ -479,13 +551,18 @@ impl Batch {
     }
 }
 
-/// One time step for each row, spread evenly over the schedule and shuffled: less luck in the loss than `count`
-/// independent draws.
-fn spread_timesteps(count: usize, schedule: &NoiseSchedule, random: &mut ChaCha8Rng) -> Vec<usize> {
+/// One time step for each row, spread over the schedule (evenly, for a power of 1) and shuffled: less luck in the loss
+/// than `count` independent draws.
+fn spread_timesteps(
+    count: usize,
+    power: f64,
+    schedule: &NoiseSchedule,
+    random: &mut ChaCha8Rng,
+) -> Vec<usize> {
     let total = schedule.num_train_timesteps();
     let mut timesteps: Vec<usize> = (0..count)
         .map(|i| {
-            let place = (i as f64 + random.random::<f64>()) / count as f64;
+            let place = ((i as f64 + random.random::<f64>()) / count as f64).powf(power);
             ((place * total as f64) as usize).min(total - 1)
         })
         .collect();
@@ -516,9 +593,9 @@ impl<D> Evaluation<'_, D> {
         network: &UNet2DConditionModel<B>,
         cache: &Cache,
     ) -> f64 {
-        let images: Vec<usize> = (0..cache.latents.len().min(EVALUATED)).collect();
+        let images: Vec<usize> = (0..cache.num_images.min(EVALUATED)).collect();
         let mut random = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0xe7a1);
-        let timesteps = spread_timesteps(images.len(), self.schedule, &mut random);
+        let timesteps = spread_timesteps(images.len(), 1.0, self.schedule, &mut random);
         let mut sum = 0.0;
         for (images, timesteps) in images.chunks(64).zip(timesteps.chunks(64)) {
             let batch = Batch {
@@ -568,5 +645,26 @@ impl<D> Evaluation<'_, D> {
             &self.config.sampling,
         )?;
         write_grid(path, &[data.images.batch::<B>(&shown, self.device), drawn])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_above_one_prefers_little_noise() {
+        let schedule = NoiseSchedule::new(&tiny_scheduler()).unwrap();
+        let quarters = |power| {
+            let mut random = ChaCha8Rng::seed_from_u64(1);
+            let mut counts = [0; 4];
+            for timestep in spread_timesteps(400, power, &schedule, &mut random) {
+                counts[timestep * 4 / schedule.num_train_timesteps()] += 1;
+            }
+            counts
+        };
+        assert_eq!(quarters(1.0), [100; 4]);
+        // u² < 1/4 for u < 1/2, u² < 1/2 for u < 0.707, u² < 3/4 for u < 0.866.
+        assert_eq!(quarters(2.0), [200, 83, 64, 53]);
     }
 }

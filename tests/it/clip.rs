@@ -395,7 +395,8 @@ mod pretraining {
     use ragar::optimisation::{Interrupt, Progress, Schedule, Silent};
     use ragar::pretraining::augmentation::Augmentation;
     use ragar::pretraining::clip::{
-        ClipPretrainingConfig, ClipPretrainingError, ClipSizes, TrainedClip, model_card, run,
+        ClipPretrainingConfig, ClipPretrainingError, ClipSizes, Start, TrainedClip,
+        TrainingPictures, model_card, run,
     };
     use ragar::pretraining::extra::ExtraPictures;
 
@@ -481,19 +482,38 @@ mod pretraining {
         progress: &dyn Progress,
         interrupt: &Interrupt,
     ) -> Result<TrainedClip<TestBackend>, ClipPretrainingError> {
+        train_from(None, config, output, progress, interrupt)
+    }
+
+    fn train_from(
+        start: Option<&TrainedClip<TestBackend>>,
+        config: &ClipPretrainingConfig,
+        output: &std::path::Path,
+        progress: &dyn Progress,
+        interrupt: &Interrupt,
+    ) -> Result<TrainedClip<TestBackend>, ClipPretrainingError> {
         let (stickers, images) = stickers();
         // Glyphs without descriptions, and a known one that must be left out.
         let (mut more, more_images) = (stickers.clone(), images.clone());
         for sticker in more.iter_mut().skip(5) {
             sticker.glyph = format!("more {}", sticker.glyph);
         }
-        run::<TestBackend>(
-            config,
-            &stickers,
-            &images,
-            Some(ExtraPictures {
+        let pictures = TrainingPictures {
+            stickers: &stickers,
+            images: &images,
+            extra: Some(ExtraPictures {
                 stickers: &more,
                 images: &more_images,
+            }),
+            decoded: None,
+        };
+        run::<TestBackend>(
+            config,
+            pictures,
+            start.map(|trained| Start {
+                network: &trained.network,
+                config: &trained.config,
+                tokenizer: &trained.tokenizer,
             }),
             output,
             &devices().train,
@@ -523,6 +543,28 @@ mod pretraining {
             card.contains("24 training pairs") && card.contains("6 held-out"),
             "{card}"
         );
+    }
+
+    #[test]
+    fn given_weights_keep_their_text_tower_to_the_bit() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let none = Interrupt::default();
+        let first = train(&config(6), folders[0].path(), &Silent, &none).unwrap();
+        let second = config(5);
+        let further = train_from(Some(&first), &second, folders[1].path(), &Silent, &none).unwrap();
+        let (before, after) = (
+            collect::<TestBackend, _>(&first.network, Selection::All),
+            collect::<TestBackend, _>(&further.network, Selection::All),
+        );
+        for (name, data) in before {
+            let same = data == after[&name];
+            assert_eq!(same, name.starts_with("text"), "{name}");
+        }
+        let mut wider = second;
+        wider.sizes.projection_dim = 24;
+        let error = train_from(Some(&first), &wider, folders[1].path(), &Silent, &none);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("pretrain.clip.sizes"), "{error}");
     }
 
     /// Raises the interruption when a step is reached.

@@ -588,6 +588,9 @@ mod training {
             trainer: trainer(steps),
             batch_size: 6,
             num_samples: 2,
+            // Whatever is drawn at random must be drawn again the same after a resume.
+            timestep_power: 1.5,
+            views: 2,
             ..DiffusionPretrainingConfig::default()
         }
     }
@@ -683,6 +686,25 @@ mod training {
         assert!(error.to_string().contains("batches of 16"), "{error}");
         let unknown = serde_json::from_str::<VaePretrainingConfig>(r#"{"batchsize": 3}"#);
         assert!(unknown.is_err());
+        for (key, config) in [
+            (
+                "timestep_power",
+                DiffusionPretrainingConfig {
+                    timestep_power: 0.0,
+                    ..unet_config(1)
+                },
+            ),
+            (
+                "views",
+                DiffusionPretrainingConfig {
+                    views: 0,
+                    ..unet_config(1)
+                },
+            ),
+        ] {
+            let error = config.validate().expect_err(key).to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl RunConfig {
         )?;
         within("pretrain.llm", self.pretrain.llm.validate())?;
         within("pretrain.vae.trainer", self.pretrain.vae.trainer.validate())?;
+        within("pretrain.unet", self.pretrain.unet.validate())?;
         within(
             "pretrain.unet.trainer",
             self.pretrain.unet.trainer.validate(),

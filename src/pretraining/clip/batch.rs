@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{ClipPretrainingConfig, ClipPretrainingError};
+use super::{ClipPretrainingConfig, ClipPretrainingError, TrainingPictures};
 use crate::data::stickers::language::named_style;
 use crate::data::stickers::{Sticker, caption_variant};
 use crate::pretraining::augmentation::Augmentation;
@@ -49,6 +49,9 @@ pub(super) struct Sampler<'a> {
     num_glyphs: usize,
     num_styles: usize,
     augmentation: Augmentation,
+    /// The stickers' and the extra stickers' pictures out of the autoencoder.
+    decoded: Option<[&'a [RgbImage]; 2]>,
+    decoded_share: f64,
 }
 
 /// Stickers of a batch: what they are and, of the first of them, a description.
@@ -75,11 +78,25 @@ pub(super) struct Batch {
 impl<'a> Sampler<'a> {
     pub(super) fn new(
         config: &ClipPretrainingConfig,
-        stickers: &'a [Sticker],
-        images: &'a [RgbImage],
-        extra: Option<ExtraPictures<'a>>,
+        pictures: TrainingPictures<'a>,
     ) -> Result<Self, ClipPretrainingError> {
+        let TrainingPictures {
+            stickers,
+            images,
+            extra,
+            decoded,
+        } = pictures;
         check_pictures(config, stickers, images)?;
+        if config.decoded_share > 0.0 && decoded.is_none() {
+            return Err(ClipPretrainingError::Configuration {
+                field: "decoded_share",
+                reason: "there is no autoencoder to show pictures through".into(),
+            });
+        }
+        if let Some([own, more]) = decoded {
+            check_pictures(config, stickers, own)?;
+            check_pictures(config, extra.map_or(&[], |extra| extra.stickers), more)?;
+        }
         let mut extra_glyphs: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         if let Some(extra) = &extra {
             check_pictures(config, extra.stickers, extra.images)?;
@@ -126,6 +143,8 @@ impl<'a> Sampler<'a> {
             num_glyphs: config.num_glyphs,
             num_styles: config.num_styles,
             augmentation: config.augmentation.clone(),
+            decoded,
+            decoded_share: config.decoded_share,
         })
     }
 
@@ -161,9 +180,11 @@ impl<'a> Sampler<'a> {
             members.shuffle(&mut rng);
             for place in members.into_iter().take(self.num_styles) {
                 self.describe(place, glyph, &mut batch.rows, &mut rng);
+                let decoded = self.decoded.map(|[own, _]| &own[place]);
+                let image = self.either(&self.images[place], decoded, &mut rng);
                 batch
                     .values
-                    .extend(self.augmentation.apply(&self.images[place], &mut rng));
+                    .extend(self.augmentation.apply(image, &mut rng));
             }
         }
         self.add_extra(&mut batch, &mut rng);
@@ -184,9 +205,25 @@ impl<'a> Sampler<'a> {
                 batch.rows.glyphs.push(self.glyphs.len() + glyph);
                 batch.rows.groups.push(self.group_of(sticker));
                 batch.rows.styles.push(sticker.style as usize);
-                let changed = self.augmentation.apply(&extra.images[place], rng);
-                batch.values.extend(changed);
+                let decoded = self.decoded.map(|[_, more]| &more[place]);
+                let image = self.either(&extra.images[place], decoded, rng);
+                batch.values.extend(self.augmentation.apply(image, rng));
             }
+        }
+    }
+
+    /// The picture itself or, at `decoded_share`, what the autoencoder gives back. Without a share no number is drawn.
+    fn either<'p>(
+        &self,
+        image: &'p RgbImage,
+        decoded: Option<&'p RgbImage>,
+        rng: &mut ChaCha8Rng,
+    ) -> &'p RgbImage {
+        match decoded {
+            Some(decoded) if self.decoded_share > 0.0 && rng.random_bool(self.decoded_share) => {
+                decoded
+            }
+            _ => image,
         }
     }
 
@@ -361,6 +398,54 @@ mod tests {
         all
     }
 
+    fn pictures<'a>(stickers: &'a [Sticker], images: &'a [RgbImage]) -> TrainingPictures<'a> {
+        TrainingPictures {
+            stickers,
+            images,
+            extra: None,
+            decoded: None,
+        }
+    }
+
+    #[test]
+    fn decoded_pictures_come_up_at_their_share() {
+        let stickers = stickers();
+        let plain = vec![RgbImage::from_pixel(64, 64, image::Rgb([255; 3])); stickers.len()];
+        let decoded = vec![RgbImage::from_pixel(64, 64, image::Rgb([0; 3])); stickers.len()];
+        let with = |share| ClipPretrainingConfig {
+            num_glyphs: 6,
+            num_styles: 3,
+            decoded_share: share,
+            ..Default::default()
+        };
+        let sampler = |config: &ClipPretrainingConfig, decoded| {
+            let pictures = TrainingPictures {
+                decoded,
+                ..pictures(&stickers, &plain)
+            };
+            Sampler::new(config, pictures)
+        };
+        let dark = |share| {
+            let config = with(share);
+            let sampler = sampler(&config, Some([&decoded, &[]])).unwrap();
+            let counts = (0..40).map(|step| {
+                let batch = sampler.draw(step);
+                let area = 3 * 64 * 64;
+                let pictures = batch.values.chunks(area);
+                pictures
+                    .filter(|pixels| pixels.iter().sum::<f32>() < 0.5 * area as f32)
+                    .count()
+            });
+            counts.sum::<usize>() as f64 / (40.0 * 18.0)
+        };
+        assert_eq!(dark(0.0), 0.0);
+        assert_eq!(dark(1.0), 1.0);
+        let half = dark(0.5);
+        assert!((half - 0.5).abs() < 0.06, "{half}");
+        let error = sampler(&with(0.5), None).err().unwrap();
+        assert!(error.to_string().contains("decoded_share"), "{error}");
+    }
+
     #[test]
     fn batches_repeat_hold_no_held_out_pair_and_know_their_positives() {
         let stickers = stickers();
@@ -370,7 +455,7 @@ mod tests {
             num_styles: 3,
             ..Default::default()
         };
-        let sampler = Sampler::new(&config, &stickers, &images, None).unwrap();
+        let sampler = Sampler::new(&config, pictures(&stickers, &images)).unwrap();
         for step in 0..20 {
             let (batch, again) = (sampler.draw(step), sampler.draw(step));
             let (texts, repeated) = (&batch.rows, &again.rows);
@@ -398,7 +483,7 @@ mod tests {
             num_glyphs: 4,
             ..Default::default()
         };
-        let sampler = Sampler::new(&config, &stickers, &images, None).unwrap();
+        let sampler = Sampler::new(&config, pictures(&stickers, &images)).unwrap();
         let seen: BTreeSet<usize> = (0..6).flat_map(|step| sampler.round(step, 2)).collect();
         assert_eq!(seen.len(), 12);
     }
@@ -411,7 +496,7 @@ mod tests {
             num_glyphs: 4,
             ..Default::default()
         };
-        let error = Sampler::new(&config, &stickers, &images, None)
+        let error = Sampler::new(&config, pictures(&stickers, &images))
             .err()
             .unwrap();
         assert!(error.to_string().contains("32×32"), "{error}");

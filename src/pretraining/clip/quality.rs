@@ -335,6 +335,22 @@ pub fn model_card<B: Backend>(
              them is in the shipped set) trained the vision tower's sense of style and shape."
         ),
     };
+    let text_part = match trained.started {
+        false => {
+            "First the text tower alone: linear heads name glyph, group and style from its place in the joint space"
+        }
+        true => {
+            "It started from an earlier training's weights, whose text tower rests throughout. First linear heads that \
+             name glyph, group and style from the text tower's place in the joint space"
+        }
+    };
+    let decoded = match config.decoded_share {
+        0.0 => String::new(),
+        share => format!(
+            "; {:.0} % of the pictures as the generator's autoencoder gives them back",
+            100.0 * share
+        ),
+    };
     let mut table = String::new();
     table.push_str(&row("style, by the styles' mean captions", |q| q.style));
     table.push_str(&row("style, among five captions of the right glyph", |q| {
@@ -368,11 +384,10 @@ pub fn model_card<B: Backend>(
          variants: without style, keyword lists, lists of liked themes before a label. Licences and attribution of the pictures: \
          `assets/stickers/LICENSES.md`. {extra}\n\n\
          ## Training\n\n\
-         First the text tower alone: linear heads name glyph, group and style from its place in the joint space \
-         ({text_steps} steps of {text_batch} descriptions). Then the vision tower against the resting text tower: symmetric InfoNCE, all pictures \
+         {text_part} ({text_steps} steps of {text_batch} descriptions). Then the vision tower against the resting text tower: symmetric InfoNCE, all pictures \
          that a text describes as its positives in equal parts; {attribute_weight} times the heads' cross-entropies; {image_weight} times a contrastive \
          term between pictures of one glyph in different styles ({steps} steps of up to {batch} pairs, {kept} of the patches in the first \
-         {masked:.0} % of them). AdamW, cosine schedule from {rate}, weight average {average}, seed {seed}.\n\n\
+         {masked:.0} % of them{decoded}). AdamW, cosine schedule from {rate}, weight average {average}, seed {seed}.\n\n\
          Command: `{command}`\n\n\
          Hardware: {hardware}\n\n\
          ## Measured quality\n\n\

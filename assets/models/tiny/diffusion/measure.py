@@ -45,6 +45,8 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("side", nargs="?", choices=["held-out", "training"], default="held-out")
     options.add_argument("--pipeline", type=Path, default=HERE, help="another folder in diffusers' layout")
+    options.add_argument("--clip", type=Path, default=CLIP, help="another judge")
+    options.add_argument("--seeds", type=int, default=1, help="drawings of each picture, from other latents")
     options.add_argument("--guidance", type=float, default=3.0)
     options.add_argument("--stronger", type=float, default=0.0, help="so much further from the mean of the five styles' captions")
     options.add_argument("--last", type=int, default=20, help="how many of the 20 steps are drawn; before them stands the real picture under noise")
@@ -54,7 +56,7 @@ def main():
     chosen = [row for row in rows if (row["held_out"] == "true") == (side == "held-out")]
     if len(chosen) > 122:
         chosen = sorted(random.Random(1).sample(chosen, 122), key=rows.index)
-    clip, words = CLIPModel.from_pretrained(CLIP).float().eval(), AutoTokenizer.from_pretrained(CLIP)
+    clip, words = CLIPModel.from_pretrained(options.clip).float().eval(), AutoTokenizer.from_pretrained(options.clip)
 
     def texts(prompts):
         ids = (words(part, padding="max_length", max_length=32, truncation=True, return_tensors="pt").input_ids for part in batches(prompts))
@@ -98,6 +100,7 @@ def main():
         ids = words(prompts, padding="max_length", max_length=32, truncation=True, return_tensors="pt").input_ids
         return pipe.text_encoder(ids)[0]
 
+    chosen = options.seeds * chosen
     for part in batches(chosen, 32):
         own = states([caption(row, row["style"]) for row in part])
         if options.stronger:

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::{Bytes, TensorData};
+use burn::tensor::TensorData;
 use bytes::Bytes;
 use onnx_ir::{GraphProto, ModelProto, TensorProto};
 use protobuf::{CodedInputStream, Message};
@@ -143,7 +143,7 @@ impl Source for OnnxFile {
                 &self.path,
                 name,
                 &tensor.info,
-                Bytes::from_bytes_vec(bytes.to_vec()),
+                burn::tensor::Bytes::from_bytes_vec(bytes.to_vec()),
             )?,
             Values::External { file, offset } => file.tensor(name, &tensor.info, *offset)?,
         };

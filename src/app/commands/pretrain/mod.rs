@@ -70,8 +70,9 @@ pub fn run(
         let sentence = "only `ragar pretrain clip`, `captioner` and `unet` take --extra";
         return Err(Usage(sentence.into()).into());
     }
-    if initial.is_some() && network != Unet {
-        return Err(Usage("only `ragar pretrain unet` takes --init".into()).into());
+    if initial.is_some() && ![Clip, Unet].contains(&network) {
+        let sentence = "only `ragar pretrain clip` and `unet` take --init";
+        return Err(Usage(sentence.into()).into());
     }
     let name = network.word();
     let out = out.map_or_else(|| Path::new("runs/pretrain").join(name), Path::to_path_buf);
