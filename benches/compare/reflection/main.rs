@@ -193,7 +193,10 @@ fn run(folder: &Path, device: &str, typed: &[String]) -> anyhow::Result<()> {
         checked.extend(training.step(true)?);
     }
     let model = training.model.as_ref().expect("put back after every step");
-    exchange.leave(&checked, &collect::<Backend, _>(model, Selection::Trainable))?;
+    exchange.leave(
+        &checked,
+        &collect::<Backend, _>(model, Selection::Trainable),
+    )?;
     forget_peak();
     println!("ready {loading:.4}");
     for line in std::io::stdin().lock().lines() {
