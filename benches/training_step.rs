@@ -15,6 +15,7 @@ use ragar::app::backend::{self, Backend};
 use ragar::app::commands::DEMO_BUDGET;
 use ragar::app::config::RunConfig;
 use ragar::app::output::Output;
+use ragar::app::pool::in_pool;
 use ragar::data::history::Split;
 use ragar::generation::conditioning::RememberingTextEncoder;
 use ragar::generation::sample::Sample;
@@ -35,6 +36,10 @@ fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 fn main() -> anyhow::Result<()> {
+    in_pool(None, measure)
+}
+
+fn measure() -> anyhow::Result<()> {
     // Cargo adds `--bench`.
     let typed = std::env::args().skip(1).filter(|word| word != "--bench");
     let fixed = ["ranking.training.max_epochs=1".to_string()];

@@ -9,7 +9,8 @@ Random weights are written once, in the hub's format, under --models. For every 
 that loads them, computes once, and leaves its result: results must agree before any time is taken. Then they take turns,
 one run each, in an order that changes from round to round; a busy machine slows all of them alike. Printed is a Markdown
 table: the median time of each, the ratio of ours to the faster of the others (median over rounds, with the interval that
-holds half of them), loading time and peak memory.
+holds half of them), loading time and peak memory. With more threads than one, PyTorch takes part twice, its threads waiting
+actively (as it comes) and passively (OMP_WAIT_POLICY, which helps where something else uses the cores too), and the faster counts.
 
 Builds what it runs: `cargo bench --no-run --bench compare` here, `cargo build --release` in benches/candle. With
 --features it builds and compares another backend (`--features tch --device tch`).
@@ -312,6 +313,8 @@ class Contender:
             raise Disagreement(f"{name} failed")
 
     def run(self):
+        # Threads of whoever was at it before may still spin.
+        time.sleep(0.05)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         self.seconds.append(float(self.process.stdout.readline()))
@@ -428,11 +431,12 @@ def main():
     for name in arguments.only:
         def command(kind):
             device = arguments.device
-            if kind == "pytorch":
+            if kind.startswith("pytorch"):
                 return [sys.executable, __file__, "--worker", name, folder, device, short, threads]
             return [ours if kind == "ragar" else theirs, name, folder, device, short, threads]
 
-        kinds = ["pytorch", "ragar"] + (["candle"] if theirs else [])
+        passive = ["pytorch passive"] if arguments.threads > 1 and not arguments.device.startswith("cuda") else []
+        kinds = ["pytorch", *passive, "ragar"] + (["candle"] if theirs else [])
         try:
             print(row(arguments, name, {kind: list(map(str, command(kind))) for kind in kinds}, folder, environment), flush=True)
         except Disagreement as reason:
@@ -446,11 +450,12 @@ def row(arguments, name, commands, folder, environment):
     field = {}
     try:
         for kind, command in commands.items():
-            contender = Contender(kind, command, environment)
+            waiting = {"OMP_WAIT_POLICY": "passive"} if kind.endswith("passive") else {}
+            contender = Contender(kind, command, environment | waiting)
             if contender.able:
                 field[kind] = contender
         tolerance = TOLERANCE[arguments.dtype]
-        worst = max(agree(folder, name, kind, tolerance) for kind in field if kind != "pytorch")
+        worst = max(agree(folder, name, kind, tolerance) for kind in field if not kind.startswith("pytorch"))
     except Disagreement:
         for contender in field.values():
             contender.end()
@@ -465,13 +470,16 @@ def row(arguments, name, commands, folder, environment):
         contender.peak = contender.peak if on_device is None else on_device
         # The first round warms caches.
         contender.seconds = contender.seconds[1:]
-    rivals = [kind for kind in field if kind != "ragar"]
-    faster = min(rivals, key=lambda kind: statistics.median(field[kind].seconds))
+    def median(kind):
+        return statistics.median(field[kind].seconds)
+
+    pytorch = min((kind for kind in field if kind.startswith("pytorch")), key=median)
+    faster = min((kind for kind in (pytorch, "candle") if kind in field), key=median)
     ratios = [a / b for a, b in zip(field["ragar"].seconds, field[faster].seconds)]
     low, high = quartiles(ratios)
 
     def cells(of):
-        return [of(field[kind]) if kind in field else "–" for kind in ("ragar", "pytorch", "candle")]
+        return [of(field[kind]) if kind in field else "–" for kind in ("ragar", pytorch, "candle")]
 
     medians = cells(lambda c: time_text(statistics.median(c.seconds)))
     work = gflop(arguments.size, name)

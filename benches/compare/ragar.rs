@@ -17,6 +17,7 @@ use burn::tensor::backend::Backend as _;
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use ragar::app::backend::{self, Backend, Devices};
 use ragar::app::pictures::png;
+use ragar::app::pool::in_pool;
 use ragar::data::pixels::to_pictures;
 use ragar::generation::generator::{GenerateOptions, Generator};
 use ragar::networks::blip2::{CaptionOptions, TokenBatch};
@@ -267,25 +268,30 @@ fn main() -> anyhow::Result<()> {
     if let [word, pipeline, latents, prompt, picture, device] = arguments.as_slice()
         && word == "start"
     {
-        let devices = backend::open(device)?;
-        return start(
-            pipeline.as_ref(),
-            latents.as_ref(),
-            prompt,
-            picture.as_ref(),
-            devices,
-        );
+        return in_pool(None, || {
+            let devices = backend::open(device)?;
+            start(
+                pipeline.as_ref(),
+                latents.as_ref(),
+                prompt,
+                picture.as_ref(),
+                devices,
+            )
+        });
     }
     let [name, folder, device, dtype, threads] = arguments.as_slice() else {
         println!("run by benches/compare/networks.py");
         return Ok(());
     };
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.parse()?)
-        .build_global()?;
+    in_pool(Some(threads.parse()?), || {
+        compare(name, folder, device, dtype)
+    })
+}
+
+fn compare(name: &str, folder: &str, device: &str, dtype: &str) -> anyhow::Result<()> {
     let folder = PathBuf::from(folder);
     let devices = backend::open(device)?;
-    let dtype = match dtype.as_str() {
+    let dtype = match dtype {
         "f32" => FloatDType::F32,
         "f16" => FloatDType::F16,
         "bf16" => FloatDType::BF16,

@@ -14,7 +14,7 @@ mod vector;
 pub use activation::{gated_gelu, gated_silu, gelu, silu};
 pub use attention::{AttentionSizes, attend};
 pub use convolution::{ConvolutionSizes, convolve};
-pub use norm::{GroupNormSizes, group_norm, rms_norm};
+pub use norm::{GroupNormSizes, group_norm, rms_norm, shift_channels};
 pub use rotary::rotate;
 pub use softmax::{SoftmaxSizes, biased_softmax};
 pub use vector::{Instructions, instructions};

@@ -72,6 +72,20 @@ widest! {
     }
 }
 
+/// Adds to every channel of `area` numbers its own number of `shifts`, which begin again where they end.
+///
+/// # Panics
+/// When the values are not whole channels, or the shifts do not come out even.
+pub fn shift_channels(values: &mut [f32], area: usize, shifts: &[f32]) {
+    assert_eq!(values.len() % (area * shifts.len()), 0, "whole maps");
+    let channels = values.chunks_exact_mut(area);
+    for (channel, shift) in channels.zip(shifts.iter().cycle()) {
+        for value in channel {
+            *value += shift;
+        }
+    }
+}
+
 /// Divides every row of `scale.len()` numbers by the root of its mean square and `epsilon`, and scales it, in place.
 ///
 /// # Panics

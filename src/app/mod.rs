@@ -16,6 +16,7 @@ pub mod files;
 pub mod golden;
 pub mod output;
 pub mod pictures;
+pub mod pool;
 pub mod report;
 pub mod session;
 pub mod tuning;
@@ -36,8 +37,10 @@ pub fn main() -> ExitCode {
         }
     };
     output::start_logging(cli.global.quiet);
-    failure::guard(|| {
-        let session = session::Session::new(&cli.global)?;
-        commands::run(&cli.command, &session)
+    pool::in_pool(None, || {
+        failure::guard(|| {
+            let session = session::Session::new(&cli.global)?;
+            commands::run(&cli.command, &session)
+        })
     })
 }

@@ -12,7 +12,7 @@ const MASKED_SCORE: f32 = -3e4;
 
 /// Keys up to which the processor's attention over tokens is this program's own. Measured up to here; with a thousand keys it
 /// takes several times as long as LibTorch's, and one sequence keeps to one core.
-const FEW_KEYS: usize = 64;
+const FEW_KEYS: usize = 80;
 
 /// Attention over heads that stand side by side in a token, without a mask.
 ///

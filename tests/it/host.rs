@@ -9,7 +9,7 @@ use ragar::nn::activation::{Activation, gated_gelu, gated_silu};
 use ragar::nn::attention::{
     attend_tokens, biased_softmax, merge_heads, scaled_dot_product, split_heads,
 };
-use ragar::nn::convolution::convolve;
+use ragar::nn::convolution::{convolve, laid_out, shift_channels, to_map, to_tokens};
 use ragar::nn::host::over_rows;
 use ragar::nn::linear::by_rows;
 use ragar::nn::norm::{group_norm, group_norm_silu, rms_norm};
@@ -49,7 +49,9 @@ fn layer(inputs: usize, outputs: usize, stride: usize) -> Conv2d<TestBackend> {
 #[test]
 fn attention_over_tokens_follows_the_backend() {
     // Few keys are this program's own, many the backend's.
-    for [batch, queries, keys, heads, width] in [[3, 17, 33, 4, 28], [2, 4, 300, 2, 8]] {
+    for [batch, queries, keys, heads, width] in
+        [[3, 17, 33, 4, 28], [2, 9, 77, 2, 8], [2, 4, 300, 2, 8]]
+    {
         let query = numbers([batch, queries, heads * width], 1);
         let key = numbers([batch, keys, heads * width], 2);
         let value = numbers([batch, keys, heads * width], 3);
@@ -60,6 +62,48 @@ fn attention_over_tokens_follows_the_backend() {
         same("attention", want.clone(), got);
         let nudged = key.clone().slice_fill([0..1, 0..1, 0..1], 30.0);
         differs(want, attend_tokens(query, nudged, value, heads));
+    }
+}
+
+#[test]
+fn convolutions_of_single_cells_follow_the_backend() {
+    for [batch, inputs, outputs, height, width] in [[3, 5, 11, 4, 6], [1, 16, 8, 8, 8]] {
+        let mut layer: Conv2d<TestBackend> =
+            Conv2dConfig::new([inputs, outputs], [1, 1]).init(&device());
+        layer.weight = layer.weight.map(|_| numbers([outputs, inputs, 1, 1], 1));
+        layer.bias = layer.bias.map(|bias| bias.map(|_| numbers([outputs], 2)));
+        let input = numbers([batch, inputs, height, width], 3);
+        let want = layer.forward(input.clone());
+        same("map to map", want.clone(), convolve(&layer, input.clone()));
+        let tokens = laid_out(want.clone());
+        same("map to tokens", tokens, to_tokens(&layer, input.clone()));
+        let back = to_map(&layer, laid_out(input.clone()), [height, width]);
+        same("tokens to map", want.clone(), back);
+
+        let mut nudged = layer.clone();
+        nudged.bias = nudged
+            .bias
+            .map(|bias| bias.map(|bias| bias.slice_fill([0..1], 9.0)));
+        differs(want.clone(), convolve(&nudged, input.clone()));
+        let mut bare = layer;
+        bare.bias = None;
+        same(
+            "no bias",
+            bare.forward(input.clone()),
+            convolve(&bare, input),
+        );
+    }
+}
+
+#[test]
+fn channels_are_shifted_image_by_image() {
+    let map = numbers([3, 5, 2, 4], 1);
+    for rows in [3, 1] {
+        let shift = numbers([rows, 5], 2);
+        let want = map.clone() + shift.clone().reshape([rows, 5, 1, 1]);
+        same("shift", want.clone(), shift_channels(map.clone(), shift));
+        let other = shift_channels(map.clone(), numbers([rows, 5], 3));
+        differs(want, other);
     }
 }
 

@@ -20,6 +20,7 @@ use ragar::app::backend::{self, Backend, Devices};
 use ragar::app::commands::DEMO_BUDGET;
 use ragar::app::config::RunConfig;
 use ragar::app::output::Output;
+use ragar::app::pool::in_pool;
 use ragar::data::history::Split;
 use ragar::generation::conditioning::RememberingTextEncoder;
 use ragar::generation::preference::PreferenceModel;
@@ -220,8 +221,7 @@ fn main() -> anyhow::Result<()> {
         println!("run by benches/compare/reflection.py");
         return Ok(());
     };
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.parse()?)
-        .build_global()?;
-    run(&PathBuf::from(folder), device, typed)
+    in_pool(Some(threads.parse()?), || {
+        run(&PathBuf::from(folder), device, typed)
+    })
 }

@@ -12,6 +12,7 @@ use super::conditions::Conditions;
 use super::resnet::{convolution, group_norm};
 use crate::nn::activation::gated_gelu;
 use crate::nn::attention::attend_tokens;
+use crate::nn::convolution::{laid_out, to_map, to_tokens};
 use crate::nn::linear::over_tokens;
 use crate::nn::norm;
 use crate::nn::precision::widened_layer_norm;
@@ -207,29 +208,18 @@ impl<B: Backend> Transformer2DModel<B> {
     ) -> Tensor<B, 4> {
         let [batch, channels, height, width] = input.dims();
         let normed = norm::group_norm(&self.norm, input.clone());
-        // Laid out anew, once: every addition to a transposed view would walk it number by number.
-        let tokens = |map: Tensor<B, 4>| {
-            let [_, channels, ..] = map.dims();
-            map.flatten::<3>(2, 3)
-                .swap_dims(1, 2)
-                .reshape([batch * height * width, channels])
-                .reshape([batch, height * width, channels])
-        };
         let mut hidden = match &self.proj_in {
-            Projection::Convolution(convolution) => tokens(convolution.forward(normed)),
-            Projection::Linear(linear) => over_tokens(linear, tokens(normed)),
+            Projection::Convolution(convolution) => to_tokens(convolution, normed),
+            Projection::Linear(linear) => over_tokens(linear, laid_out(normed)),
         };
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, conditions.next_prompt());
         }
-        let map = |tokens: Tensor<B, 3>| {
-            tokens
-                .swap_dims(1, 2)
-                .reshape([batch, channels, height, width])
-        };
         let output = match &self.proj_out {
-            Projection::Convolution(convolution) => convolution.forward(map(hidden)),
-            Projection::Linear(linear) => map(over_tokens(linear, hidden)),
+            Projection::Convolution(convolution) => to_map(convolution, hidden, [height, width]),
+            Projection::Linear(linear) => over_tokens(linear, hidden)
+                .swap_dims(1, 2)
+                .reshape([batch, channels, height, width]),
         };
         output + input
     }

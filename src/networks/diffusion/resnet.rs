@@ -7,7 +7,7 @@ use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::nn::convolution::convolve;
+use crate::nn::convolution::{convolve, shift_channels};
 use crate::nn::norm::group_norm_silu;
 
 /// A convolution that keeps height and width.
@@ -86,12 +86,11 @@ impl<B: Backend> ResnetBlock2D<B> {
     pub fn forward(&self, input: Tensor<B, 4>, shift: Option<Tensor<B, 2>>) -> Tensor<B, 4> {
         let mut hidden = convolve(&self.conv1, group_norm_silu(&self.norm1, input.clone()));
         if let Some(shift) = shift {
-            let [batch, channels] = shift.dims();
-            hidden = hidden + shift.reshape([batch, channels, 1, 1]);
+            hidden = shift_channels(hidden, shift);
         }
         let hidden = convolve(&self.conv2, group_norm_silu(&self.norm2, hidden));
         let shortcut = match &self.conv_shortcut {
-            Some(convolution) => convolution.forward(input),
+            Some(convolution) => convolve(convolution, input),
             None => input,
         };
         // The sum is written where the block's own result is, which nothing else holds.

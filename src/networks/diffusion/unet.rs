@@ -13,6 +13,7 @@ use super::config::{DiffusionConfigError, UNetConfig};
 use super::resnet::{convolution, group_norm};
 use super::unet_blocks::{DownBlock, Level, MidBlock, UpBlock};
 use crate::nn::convolution::convolve;
+use crate::nn::host::over_rows;
 use crate::nn::norm::group_norm_silu;
 use crate::nn::timestep::{TimestepEmbedding, sinusoidal};
 
@@ -76,8 +77,14 @@ impl<B: Backend> UNet2DConditionModel<B> {
         timestep: Tensor<B, 1>,
         encoder_hidden_states: Tensor<B, 3>,
     ) -> Tensor<B, 4> {
-        let prompt = self.read_prompt(encoder_hidden_states);
-        self.predict(sample, &self.read_times(timestep), &prompt)
+        let device = sample.device();
+        let [batch, ..] = sample.dims();
+        over_rows(batch, &device, |rows| {
+            let (start, length) = (rows.start, rows.len());
+            let prompt = self.read_prompt(encoder_hidden_states.clone().narrow(0, start, length));
+            let times = self.read_times(timestep.clone().narrow(0, start, length));
+            self.predict(sample.clone().narrow(0, start, length), &times, &prompt)
+        })
     }
 
     /// What the network reads of a prompt, `[batch, tokens, cross-attention width]`: the same at every step.

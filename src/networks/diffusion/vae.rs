@@ -268,7 +268,7 @@ impl<B: Backend> AutoencoderKl<B> {
     pub fn encode(&self, image: Tensor<B, 4>) -> LatentDistribution<B> {
         let hidden = self.encoder.forward(image);
         let parameters = match &self.quant_conv {
-            Some(convolution) => convolution.forward(hidden),
+            Some(convolution) => convolve(convolution, hidden),
             None => hidden,
         };
         let mut halves = parameters.chunk(2, 1);
@@ -282,7 +282,7 @@ impl<B: Backend> AutoencoderKl<B> {
     /// Unscaled latents → images `[batch, 3, height, width]` in about [−1, 1] (not clamped).
     pub fn decode(&self, latent: Tensor<B, 4>) -> Tensor<B, 4> {
         let latent = match &self.post_quant_conv {
-            Some(convolution) => convolution.forward(latent),
+            Some(convolution) => convolve(convolution, latent),
             None => latent,
         };
         let ([rows, ..], device) = (latent.dims(), latent.device());
