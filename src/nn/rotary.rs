@@ -111,15 +111,18 @@ impl<B: Backend> RotaryTables<B> {
     /// Rotates queries or keys.
     ///
     /// # Shapes
-    /// `[batch, heads, tokens, head width]` in and out.
+    /// `[batch, tokens, heads, head width]` in and out.
     pub fn rotate(&self, states: Tensor<B, 4>) -> Tensor<B, 4> {
         if host::takes(&states) {
             return self.rotate_on_host(states);
         }
+        if host::computes::<B>(&states.device()) {
+            return self.rotate_by_product(states);
+        }
         let half = states.dims()[3] / 2;
         let dtype = states.dtype();
-        let cosines = self.cosines.clone().cast(dtype);
-        let sines = self.sines.clone().cast(dtype);
+        let table = |table: &Tensor<B, 4>| table.clone().swap_dims(1, 2).cast(dtype);
+        let (cosines, sines) = (table(&self.cosines), table(&self.sines));
         let first = states.clone().narrow(3, 0, half);
         let second = states.narrow(3, half, half);
         Tensor::cat(
@@ -137,7 +140,34 @@ impl<B: Backend> RotaryTables<B> {
         let cosines = host::numbers(self.cosines.clone());
         let sines = host::numbers(self.sines.clone());
         let mut values = host::numbers(states);
-        host_kernels::rotate(&mut values, shape[3], &cosines, &sines);
+        host_kernels::rotate(&mut values, shape[2], shape[3], &cosines, &sines);
         host::tensor(values, shape, &device)
+    }
+
+    /// Where a graph is recorded on the processor: halves change places and sign by a product with ones, because Burn walks
+    /// sliced views number by number, forwards and backwards. The same numbers to the bit.
+    fn rotate_by_product(&self, states: Tensor<B, 4>) -> Tensor<B, 4> {
+        let (device, dtype) = (states.device(), states.dtype());
+        let [batch, tokens, heads, width] = states.dims();
+        let half = width / 2;
+        let mut turn = vec![0.0f32; width * width];
+        for place in 0..half {
+            turn[(half + place) * width + place] = -1.0;
+            turn[place * width + half + place] = 1.0;
+        }
+        let turn = TensorData::new(turn, [width, width]);
+        let turn = Tensor::<B, 2>::from_data(turn, &device).cast(dtype);
+        let table = |table: &Tensor<B, 4>| {
+            let table = table.clone().reshape([1, tokens, half]).cast(dtype);
+            Tensor::cat(vec![table; 2 * heads], 2)
+        };
+        let turned = states
+            .clone()
+            .reshape([batch * tokens * heads, width])
+            .matmul(turn)
+            .reshape([batch, tokens, heads * width]);
+        let states = states.reshape([batch, tokens, heads * width]);
+        let rotated = states * table(&self.cosines) + turned * table(&self.sines);
+        rotated.reshape([batch, tokens, heads, width])
     }
 }

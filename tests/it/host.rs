@@ -196,17 +196,33 @@ fn biased_softmax_follows_the_backend() {
 }
 
 #[test]
-fn rotations_follow_the_backend_with_a_graph() {
+fn rotations_are_those_of_the_definition_with_a_graph_and_without() {
     let rotary = Rotary::new(8, 10_000.0, RotaryScaling::None);
-    let states = numbers([2, 3, 5, 8], 1);
-    let with_graph = &devices().train;
-    // Where a graph is recorded the backend's own operations run.
-    let want = rotary
-        .tables::<TestBackend>(4, 5, with_graph)
+    let [batch, tokens, heads, width] = [2, 5, 3, 8];
+    let states = numbers([batch, tokens, heads, width], 1);
+    let values: Vec<f32> = states.to_data().iter::<f32>().collect();
+    let turned = values.chunks(width).enumerate().flat_map(|(row, head)| {
+        let position = (4 + row / heads % tokens) as f64;
+        (0..width).map(move |place| {
+            let pair = place % 4;
+            let angle = position * 10_000f64.powf(-(pair as f64) / 4.0);
+            let (real, imaginary) = (f64::from(head[pair]), f64::from(head[pair + 4]));
+            let value = match place < 4 {
+                true => real * angle.cos() - imaginary * angle.sin(),
+                false => imaginary * angle.cos() + real * angle.sin(),
+            };
+            value as f32
+        })
+    });
+    let want = TensorData::new(turned.collect::<Vec<f32>>(), [batch, tokens, heads, width]);
+    let want = Tensor::from_data(want, &device());
+    let recorded = rotary
+        .tables::<TestBackend>(4, 5, &devices().train)
         .rotate(Tensor::from_inner(states.clone()))
         .inner();
+    same("with a graph", want.clone(), recorded);
     let got = rotary.tables(4, 5, &device()).rotate(states.clone());
-    same("rotation", want.clone(), got);
+    same("without", want.clone(), got);
     differs(want, rotary.tables(5, 5, &device()).rotate(states));
 }
 

@@ -68,18 +68,16 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 3> {
         let [batch, tokens, _] = states.dims();
         let heads = |projected: Tensor<B, 3>, count| {
-            projected
-                .reshape([batch, tokens, count, self.head_width])
-                .swap_dims(1, 2)
+            projected.reshape([batch, tokens, count, self.head_width])
         };
         let queries = heads(self.q_proj.forward(states.clone()), self.num_heads);
         let keys = heads(
             self.k_proj.forward(states.clone()),
             self.num_key_value_heads,
         );
-        let values = heads(self.v_proj.forward(states), self.num_key_value_heads);
-        let queries = context.rotary.rotate(queries);
-        let keys = context.rotary.rotate(keys);
+        let values = heads(self.v_proj.forward(states), self.num_key_value_heads).swap_dims(1, 2);
+        let queries = context.rotary.rotate(queries).swap_dims(1, 2);
+        let keys = context.rotary.rotate(keys).swap_dims(1, 2);
         let (keys, values) = match cache {
             Some((cache, layer)) => cache.extend(layer, keys, values),
             None => (keys, values),
@@ -88,12 +86,16 @@ impl<B: Backend> Attention<B> {
         // nothing needs to be repeated.
         let group = self.num_heads / self.num_key_value_heads;
         let all = keys.dims()[2];
-        let queries = queries.reshape([
-            batch,
-            self.num_key_value_heads,
-            group * tokens,
-            self.head_width,
-        ]);
+        let queries = match group {
+            // Asked for its own shape, a view would be laid out anew.
+            1 => queries,
+            _ => queries.reshape([
+                batch,
+                self.num_key_value_heads,
+                group * tokens,
+                self.head_width,
+            ]),
+        };
         let scores =
             queries
                 .matmul(keys.swap_dims(2, 3))
