@@ -3,7 +3,7 @@
 //! The first and second half of a head's channels are the real and imaginary parts; Burn's own
 //! `RotaryEncoding` and GGUF files interleave them instead.
 
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
 use super::host;
 
@@ -73,6 +73,7 @@ impl Rotary {
         RotaryTables {
             cosines: on_device(cosines),
             sines: on_device(sines),
+            spread: Vec::new(),
         }
     }
 }
@@ -105,9 +106,53 @@ fn scaled(frequency: f64, scaling: RotaryScaling) -> f64 {
 pub struct RotaryTables<B: Backend> {
     cosines: Tensor<B, 4>,
     sines: Tensor<B, 4>,
+    spread: Vec<Spread<B>>,
+}
+
+/// The tables over all numbers of a token with so many heads, `[1, tokens, heads · head width]`.
+#[derive(Debug, Clone)]
+struct Spread<B: Backend> {
+    heads: usize,
+    cosines: Tensor<B, 3>,
+    sines: Tensor<B, 3>,
+    /// What changes places and sign of a head's halves, `[head width, head width]`.
+    turn: Tensor<B, 2>,
 }
 
 impl<B: Backend> RotaryTables<B> {
+    /// Prepared for tokens with so many heads, where that is quicker: on the processor with a graph, which keeps these tables once
+    /// for all layers.
+    pub fn with_heads(mut self, counts: &[usize], dtype: DType) -> Self {
+        let device = self.cosines.device();
+        if host::is_plain::<B>(&device) || !host::computes::<B>(&device) {
+            return self;
+        }
+        let [_, _, tokens, half] = self.cosines.dims();
+        let width = 2 * half;
+        let mut turn = vec![0.0f32; width * width];
+        for place in 0..half {
+            turn[(half + place) * width + place] = -1.0;
+            turn[place * width + half + place] = 1.0;
+        }
+        let turn = Tensor::<B, 2>::from_data(TensorData::new(turn, [width, width]), &device);
+        for &heads in counts {
+            if self.spread.iter().any(|spread| spread.heads == heads) {
+                continue;
+            }
+            let table = |table: &Tensor<B, 4>| {
+                let table = table.clone().reshape([1, tokens, half]).cast(dtype);
+                Tensor::cat(vec![table; 2 * heads], 2)
+            };
+            self.spread.push(Spread {
+                heads,
+                cosines: table(&self.cosines),
+                sines: table(&self.sines),
+                turn: turn.clone().cast(dtype),
+            });
+        }
+        self
+    }
+
     /// Rotates queries or keys.
     ///
     /// # Shapes
@@ -116,8 +161,9 @@ impl<B: Backend> RotaryTables<B> {
         if host::takes(&states) {
             return self.rotate_on_host(states);
         }
-        if host::computes::<B>(&states.device()) {
-            return self.rotate_by_product(states);
+        let heads = states.dims()[2];
+        if let Some(spread) = self.spread.iter().find(|spread| spread.heads == heads) {
+            return spread.rotate(states);
         }
         let half = states.dims()[3] / 2;
         let dtype = states.dtype();
@@ -143,31 +189,20 @@ impl<B: Backend> RotaryTables<B> {
         host_kernels::rotate(&mut values, shape[2], shape[3], &cosines, &sines);
         host::tensor(values, shape, &device)
     }
+}
 
-    /// Where a graph is recorded on the processor: halves change places and sign by a product with ones, because Burn walks
-    /// sliced views number by number, forwards and backwards. The same numbers to the bit.
-    fn rotate_by_product(&self, states: Tensor<B, 4>) -> Tensor<B, 4> {
-        let (device, dtype) = (states.device(), states.dtype());
+impl<B: Backend> Spread<B> {
+    /// By a product with ones, because Burn walks sliced views number by number, forwards and backwards. The same numbers to the
+    /// bit.
+    fn rotate(&self, states: Tensor<B, 4>) -> Tensor<B, 4> {
         let [batch, tokens, heads, width] = states.dims();
-        let half = width / 2;
-        let mut turn = vec![0.0f32; width * width];
-        for place in 0..half {
-            turn[(half + place) * width + place] = -1.0;
-            turn[place * width + half + place] = 1.0;
-        }
-        let turn = TensorData::new(turn, [width, width]);
-        let turn = Tensor::<B, 2>::from_data(turn, &device).cast(dtype);
-        let table = |table: &Tensor<B, 4>| {
-            let table = table.clone().reshape([1, tokens, half]).cast(dtype);
-            Tensor::cat(vec![table; 2 * heads], 2)
-        };
         let turned = states
             .clone()
             .reshape([batch * tokens * heads, width])
-            .matmul(turn)
+            .matmul(self.turn.clone())
             .reshape([batch, tokens, heads * width]);
         let states = states.reshape([batch, tokens, heads * width]);
-        let rotated = states * table(&self.cosines) + turned * table(&self.sines);
+        let rotated = states * self.cosines.clone() + turned * self.sines.clone();
         rotated.reshape([batch, tokens, heads, width])
     }
 }

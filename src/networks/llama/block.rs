@@ -55,6 +55,11 @@ impl<B: Backend> Attention<B> {
         }
     }
 
+    /// Query heads, key/value heads.
+    pub(super) fn head_counts(&self) -> [usize; 2] {
+        [self.num_heads, self.num_key_value_heads]
+    }
+
     /// Key/value heads and their width.
     pub(super) fn key_value_shape(&self) -> [usize; 2] {
         [self.num_key_value_heads, self.head_width]

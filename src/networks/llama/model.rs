@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::module::{Initializer, Module, ModuleMapper, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, RmsNorm};
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -168,7 +168,8 @@ impl<B: Backend> LlamaForCausalLm<B> {
         layers: Range<usize>,
     ) -> Tensor<B, 3> {
         let [_, tokens, _] = states.dims();
-        let context = self.context(0, tokens, Some(attention_mask), &states.device());
+        let (dtype, device) = (states.dtype(), states.device());
+        let context = self.context(0, tokens, Some(attention_mask), dtype, &device);
         for layer in &self.model.layers[layers] {
             states = layer.forward(states, &context, None);
         }
@@ -185,10 +186,14 @@ impl<B: Backend> LlamaForCausalLm<B> {
         start: usize,
         tokens: usize,
         attention_mask: Option<Tensor<B, 2, Int>>,
+        dtype: DType,
         device: &B::Device,
     ) -> Context<B> {
+        let heads = self.model.layers.first();
+        let heads = heads.map_or([0; 2], |layer| layer.self_attn.head_counts());
+        let rotary = self.model.rotary.tables(start, tokens, device);
         Context {
-            rotary: self.model.rotary.tables(start, tokens, device),
+            rotary: rotary.with_heads(&heads, dtype),
             bias: attention_bias(start, tokens, attention_mask, device),
         }
     }
@@ -201,7 +206,8 @@ impl<B: Backend> LlamaForCausalLm<B> {
     ) -> Tensor<B, 3> {
         let [_, tokens, _] = inputs_embeds.dims();
         let start = cache.as_ref().map_or(0, |cache| cache.length());
-        let context = self.context(start, tokens, attention_mask, &inputs_embeds.device());
+        let (dtype, device) = (inputs_embeds.dtype(), inputs_embeds.device());
+        let context = self.context(start, tokens, attention_mask, dtype, &device);
         let mut states = inputs_embeds;
         for (index, layer) in self.model.layers.iter().enumerate() {
             let cache = cache.as_mut().map(|cache| (&mut **cache, index));
