@@ -8,6 +8,8 @@ const STACK: usize = 8 << 20;
 ///
 /// From outside, every kernel that shares its work out is handed to the pool and waited for: a small network is hundreds of
 /// them, and a fifth of its time goes there (`docs/performance.md`).
+///
+/// `work` must not wait for a thread of its own making that computes: in a pool of one, that thread would wait for `work`.
 pub fn in_pool<R: Send>(threads: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
     let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK);
     // Zero is what the environment or the processor says. An error says that there is a pool already.

@@ -10,8 +10,8 @@ use super::host;
 /// row without any visible key gives the mean of the values instead of not-a-number.
 const MASKED_SCORE: f32 = -3e4;
 
-/// Keys up to which the processor's attention over tokens is this program's own. Measured up to here; with a thousand keys it
-/// takes several times as long as LibTorch's, and one sequence keeps to one core.
+/// Keys up to which the processor's attention over tokens is this program's own. Measured up to the 77 of Stable Diffusion's
+/// prompts (`docs/performance.md`); with a thousand it takes several times as long as LibTorch's, and one sequence keeps to one core.
 const FEW_KEYS: usize = 80;
 
 /// Attention over heads that stand side by side in a token, without a mask.

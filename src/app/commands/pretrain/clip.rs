@@ -1,9 +1,8 @@
 //! `ragar pretrain clip`.
 
-use model_import::SaveDtype;
-
 use anyhow::Context as _;
 use image::RgbImage;
+use model_import::SaveDtype;
 
 use super::{Ground, Trained};
 use crate::app::backend::Backend;
