@@ -34,29 +34,33 @@ pub struct Studio<'a, B: Backend> {
 }
 
 impl<B: Backend> Studio<'_, B> {
-    /// A picture from each conditioning, `[requests, Q, d]`.
+    /// A picture from each conditioning, `[requests, Q, d]`: the one that `drawing.choice` keeps.
     pub fn conditionings(
         &self,
         requests: &[Request<'_>],
         conditionings: Tensor<B, 3>,
         seed: u64,
     ) -> Vec<Result<RgbImage, DrawError>> {
-        if requests.is_empty() {
-            return Vec::new();
-        }
-        let samples: Vec<&Sample> = requests.iter().map(|request| request.sample).collect();
         let drawing = Drawing {
             seed,
             ..self.drawing
         };
-        let mut pictures = Vec::with_capacity(requests.len());
-        let drawn = drawing.conditionings(&samples, conditionings, |images| {
-            pictures.extend(checked(images));
-        });
-        match drawn {
-            Ok(()) => pictures,
-            Err(error) => vec![Err(DrawError::Schedule(error.to_string())); requests.len()],
-        }
+        draw(&drawing, requests, conditionings)
+    }
+
+    /// As [`conditionings`](Self::conditionings), one drawing of each: for methods that choose by themselves.
+    pub fn unchosen(
+        &self,
+        requests: &[Request<'_>],
+        conditionings: Tensor<B, 3>,
+        seed: u64,
+    ) -> Vec<Result<RgbImage, DrawError>> {
+        let drawing = Drawing {
+            seed,
+            choice: None,
+            ..self.drawing
+        };
+        draw(&drawing, requests, conditionings)
     }
 
     /// A picture from each prompt.
@@ -71,6 +75,25 @@ impl<B: Backend> Studio<'_, B> {
         }
         let states = self.drawing.text.encode(prompts).states;
         self.conditionings(requests, states, seed)
+    }
+}
+
+fn draw<B: Backend>(
+    drawing: &Drawing<'_, B>,
+    requests: &[Request<'_>],
+    conditionings: Tensor<B, 3>,
+) -> Vec<Result<RgbImage, DrawError>> {
+    if requests.is_empty() {
+        return Vec::new();
+    }
+    let samples: Vec<&Sample> = requests.iter().map(|request| request.sample).collect();
+    let mut pictures = Vec::with_capacity(requests.len());
+    let drawn = drawing.conditionings(&samples, conditionings, |images| {
+        pictures.extend(checked(images));
+    });
+    match drawn {
+        Ok(()) => pictures,
+        Err(error) => vec![Err(DrawError::Schedule(error.to_string())); requests.len()],
     }
 }
 

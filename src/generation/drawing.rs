@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::networks::scheduler::SchedulerError;
 
+use super::choice::Choice;
 use super::conditioning::TextEncoder;
 use super::generator::{GenerateOptions, Generator, Start};
 pub use super::noise::Latent;
@@ -28,6 +29,8 @@ pub struct Drawing<'a, B: Backend> {
     pub latent_shape: [usize; 3],
     /// Images denoised at once.
     pub images_per_batch: usize,
+    /// Where several drawings are made of each sample and one is kept.
+    pub choice: Option<Choice<'a, B>>,
     /// Of the initial latents.
     pub seed: u64,
     /// Where the generator lives.
@@ -36,7 +39,8 @@ pub struct Drawing<'a, B: Backend> {
 
 impl<B: Backend> Drawing<'_, B> {
     /// One image in [−1, 1] per conditioning; image `i` starts from the latent of `samples[i]`, which all images of a
-    /// sample share. As [`Drawing::from_latents`].
+    /// sample share, or is the one that `choice` keeps of those that start from it and from latents of their own. As
+    /// [`Drawing::from_latents`].
     ///
     /// # Shapes
     /// `conditionings` is `[images, Q, d]`; `each` receives `[count, 3, height, width]`.
@@ -49,8 +53,50 @@ impl<B: Backend> Drawing<'_, B> {
         conditionings: Tensor<B, 3>,
         each: impl FnMut(Tensor<B, 4>),
     ) -> Result<(), SchedulerError> {
+        if let Some(choice) = self.choice.filter(|choice| choice.candidates > 1) {
+            return self.chosen(choice, samples, conditionings, each);
+        }
         let latents: Vec<Latent<'_>> = samples.iter().map(|s| Latent::shared(s)).collect();
         self.from_latents(&latents, conditionings, each)
+    }
+
+    /// The image of each sample that `choice` keeps.
+    fn chosen(
+        &self,
+        choice: Choice<'_, B>,
+        samples: &[&Sample],
+        conditionings: Tensor<B, 3>,
+        mut each: impl FnMut(Tensor<B, 4>),
+    ) -> Result<(), SchedulerError> {
+        let candidates = choice.candidates;
+        let [_, tokens, width] = conditionings.dims();
+        let at_once = (self.images_per_batch / candidates).max(1);
+        for (index, samples) in samples.chunks(at_once).enumerate() {
+            let own = conditionings
+                .clone()
+                .narrow(0, index * at_once, samples.len());
+            let repeated = own
+                .unsqueeze_dim::<4>(1)
+                .expand([samples.len(), candidates, tokens, width])
+                .reshape([samples.len() * candidates, tokens, width]);
+            let latents: Vec<Latent<'_>> = samples
+                .iter()
+                .flat_map(|sample| {
+                    let others = (1..candidates).map(|number| Latent::own(sample, number, 0));
+                    std::iter::once(Latent::shared(sample)).chain(others)
+                })
+                .collect();
+            let mut drawn = Vec::new();
+            self.from_latents(&latents, repeated, |images| drawn.push(images))?;
+            let drawn = Tensor::cat(drawn, 0);
+            let best = choice.chooser.choose(samples, candidates, drawn.clone());
+            let kept = best.iter().enumerate().map(|(row, place)| {
+                let image = row * candidates + place;
+                drawn.clone().narrow(0, image, 1)
+            });
+            each(Tensor::cat(kept.collect(), 0));
+        }
+        Ok(())
     }
 
     /// One image in [−1, 1] per conditioning; image `i` starts from `latents[i]`. `each` receives the images batch by

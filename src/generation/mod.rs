@@ -1,6 +1,7 @@
 //! The generation module (paper Sec. 3.2): keywords, preference, mapper, calibrator, generator.
 
 pub mod calibrator;
+pub mod choice;
 pub mod conditioning;
 pub mod drawing;
 pub mod generator;

@@ -3,6 +3,7 @@
 //!
 //! [`step`] is the main path of the whole project. Saving, resuming and logging are `training`'s.
 
+pub mod choice;
 pub mod clock;
 pub mod config;
 pub mod direct;

@@ -165,6 +165,7 @@ pub(super) fn draw<B: Backend>(
         references: frozen.references,
         latent_shape: frozen.latent_shape,
         images_per_batch: config.images_per_batch,
+        choice: None,
         seed,
         device: &frozen.device,
     };

@@ -17,6 +17,7 @@ use ragar::baselines::{DrawError, Method, MethodError, Request, Studio, Watch};
 use ragar::data::history::History;
 use ragar::data::image::ImageError;
 use ragar::data::item::{Catalogue, Item};
+use ragar::generation::choice::{self, Chooser};
 use ragar::generation::conditioning::ClipTextEncoder;
 use ragar::generation::drawing::Drawing;
 use ragar::generation::generator::{GenerateOptions, Generator};
@@ -226,6 +227,7 @@ impl World {
                 references: None,
                 latent_shape: [4, 8, 8],
                 images_per_batch: 2,
+                choice: None,
                 seed: 99,
                 device: &device,
             },
@@ -300,6 +302,64 @@ fn a_picture_depends_on_its_own_request_and_seed() {
             );
             assert!(method.draw(&[], 7).is_empty());
         }
+    });
+}
+
+/// Keeps the candidate of one place.
+struct Keeps(usize);
+
+impl Chooser<TestBackend> for Keeps {
+    fn choose(
+        &self,
+        samples: &[&Sample],
+        candidates: usize,
+        images: Tensor<TestBackend, 4>,
+    ) -> Vec<usize> {
+        assert_eq!(images.dims()[0], samples.len() * candidates);
+        vec![self.0; samples.len()]
+    }
+}
+
+#[test]
+fn a_choice_keeps_one_of_several_drawings() {
+    let world = World::new();
+    world.with_studio(|studio| {
+        let drawn = |samples: &[&Sample], place: Option<usize>, at_once: usize| {
+            let chooser = Keeps(place.unwrap_or(0));
+            let drawing = Drawing {
+                choice: place.map(|_| choice::Choice {
+                    candidates: 3,
+                    chooser: &chooser,
+                }),
+                images_per_batch: at_once,
+                ..studio.drawing
+            };
+            let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
+            let mut pictures = Vec::new();
+            let each = |images| pictures.extend(ragar::data::pixels::to_pictures(images));
+            drawing.prompts(samples, &prompts, each).unwrap();
+            pictures
+        };
+        let samples: Vec<&Sample> = world.samples.iter().collect();
+        let plain = drawn(&samples, None, 2);
+        assert_eq!(
+            drawn(&samples, Some(0), 2),
+            plain,
+            "the first is the drawing that was made without a choice"
+        );
+        let (second, third) = (drawn(&samples, Some(1), 2), drawn(&samples, Some(2), 2));
+        for sample in 0..3 {
+            assert_ne!(second[sample], plain[sample], "from a latent of its own");
+            assert_ne!(second[sample], third[sample]);
+        }
+        for at_once in [1, 4, 6, 100] {
+            assert_eq!(
+                drawn(&samples, Some(1), at_once),
+                second,
+                "{at_once} at once"
+            );
+        }
+        assert_eq!(drawn(&samples[2..], Some(1), 6), second[2..], "alone");
     });
 }
 

@@ -229,3 +229,41 @@ fn a_bundle_draws_elsewhere_what_its_run_draws() {
     assert_eq!(fact("checkpoint"), Some(checkpoint.as_str()));
     assert!(fact("user").is_some_and(|user| !user.is_empty()));
 }
+
+#[test]
+fn who_chooses_among_drawings_must_be_there_and_goes_along() {
+    let mut trained = Trained::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (run, bundle) = (folder.path().join("run"), folder.path().join("bundle"));
+    let ranking = folder.path().join("rank");
+    trained.config.inference.candidates = 2;
+    trained.config.models.ranking = ranking.clone();
+    std::fs::create_dir_all(&run).unwrap();
+    trained.config.save(&run, "train", METHOD).unwrap();
+    trained.save(&run);
+    let text = |path: &Path| path.display().to_string();
+    let out = folder.path().join("drawing.png");
+    let arguments = ["generate", "--run", &text(&run), "--out", &text(&out)];
+    let (code, _, said) = ragar(repository(), &arguments);
+    assert_eq!(code, Some(1));
+    for part in ["inference.candidates = 2", "ragar rank train --out", "to 1"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!out.exists());
+
+    std::fs::create_dir_all(ranking.join("checkpoints")).unwrap();
+    for file in ["ranking.json", "model.safetensors", "checkpoints/state"] {
+        std::fs::write(ranking.join(file), "{}").unwrap();
+    }
+    let export = ["export", "--run", &text(&run), "--out", &text(&bundle), "--with-models"];
+    let (code, _, said) = ragar(repository(), &export);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(bundle.join("models/ranking/ranking.json").is_file());
+    assert!(!bundle.join("models/ranking/checkpoints").exists());
+    let config = std::fs::read_to_string(bundle.join("config.toml")).unwrap();
+    assert!(config.contains("ranking = \"models/ranking\""), "{config}");
+
+    trained.config.inference.candidates = 0;
+    let refused = trained.config.validate();
+    assert!(format!("{refused:?}").contains("candidates must be at least 1"));
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Device, Tensor};
 use ragar::generation::calibrator::{CalibratorConfig, Pool};
+use ragar::generation::choice::Chooser as _;
 use ragar::generation::conditioning::ClipTextEncoder;
 use ragar::generation::generator::Generator;
 use ragar::generation::mapper::MapperConfig;
@@ -16,6 +17,7 @@ use ragar::optimisation::{Interrupt, Progress, Silent};
 use ragar::pretrained::diffusion::PretrainedDiffusion;
 use ragar::pretrained::{diffusion, llama};
 use ragar::reflection::ReflectionConfig;
+use ragar::reflection::choice::RewardChooser;
 use ragar::reflection::discriminator::{Discriminator, VisualEncoder};
 use ragar::reflection::reward::Judgement;
 use ragar::reflection::rollout::Frozen;
@@ -681,4 +683,32 @@ fn no_sample_is_an_error() {
         .train(folder.path(), &training(2), &Silent, &Interrupt::default())
         .unwrap_err();
     assert!(matches!(error, TrainingError::Empty), "{error}");
+}
+
+#[test]
+fn the_best_rewarded_drawing_is_kept() {
+    let mut asked = sample(0);
+    asked.reference_semantic = vec![1.0, 0.0, 0.0];
+    let colours: [[f32; 3]; 3] = [[0.5, 0.0, 0.1], [-0.5, 1.0, 0.9], [0.2, 0.1, 0.1]];
+    let images = colours.map(|colour| {
+        let colour = Tensor::<TestBackend, 1>::from_data(colour, &devices().frozen);
+        colour.reshape([1, 3, 1, 1]).expand([1, 3, 2, 2])
+    });
+    let kept = |order: [usize; 3], likeness| {
+        let chooser = RewardChooser {
+            visual: &Brightness,
+            discriminator: &Brightness,
+            likeness,
+        };
+        let shown = order.iter().chain(&[2, 2, 2]);
+        let shown = shown.map(|place| images[*place].clone()).collect();
+        chooser.choose(&[&asked, &asked], 3, Tensor::cat(shown, 0))
+    };
+    assert_eq!(
+        kept([0, 1, 2], 0.0),
+        [1, 0],
+        "the brightest, the first in a tie"
+    );
+    assert_eq!(kept([1, 0, 2], 0.0), [0, 0]);
+    assert_eq!(kept([0, 1, 2], 5.0), [0, 0], "the reddest");
 }

@@ -1,6 +1,7 @@
 //! From folders to what the method works on: data, loaded networks, features, samples, the ranking model,
 //! the preference model. What several commands need stands here; what one command does stands in its own file.
 
+pub mod choice;
 pub mod data;
 pub mod features;
 pub mod labels;

@@ -54,7 +54,8 @@ pub fn run(session: &Session, run: &Path, out: &Path, with_models: bool) -> anyh
     let mut models = Vec::new();
     let mut sources: Vec<(PathBuf, PathBuf)> = Vec::new();
     if with_models {
-        for (key, path) in config.models.drawing() {
+        let chooses = config.inference.candidates > 1;
+        for (key, path) in config.models.drawing(chooses) {
             let source = hub::located(path);
             anyhow::ensure!(
                 source.is_dir(),
@@ -116,7 +117,8 @@ pub fn run(session: &Session, run: &Path, out: &Path, with_models: bool) -> anyh
     session.output.result(text, &report)
 }
 
-/// Copies the plain files beneath `from`; what links lead to is copied, not the links. Hidden files stay behind.
+/// Copies the plain files beneath `from`; what links lead to is copied, not the links. Hidden files and checkpoints of a training stay
+/// behind.
 fn copy_folder(from: &Path, to: &Path, session: &Session) -> anyhow::Result<()> {
     let reading = || format!("cannot read {}", from.display());
     for entry in fs::read_dir(from).with_context(reading)? {
@@ -127,6 +129,10 @@ fn copy_folder(from: &Path, to: &Path, session: &Session) -> anyhow::Result<()> 
         }
         let target = to.join(&name);
         if source.is_dir() {
+            // The states of a training, in a ranking model's folder.
+            if name == "checkpoints" {
+                continue;
+            }
             copy_folder(&source, &target, session)?;
         } else {
             session.output.note(format!("copying {}", source.display()));

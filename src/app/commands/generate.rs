@@ -6,12 +6,16 @@ use anyhow::Context as _;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::app::assembly::{DataSet, Eyes, Generation, Language, features, preference, samples};
+use crate::app::assembly::choice::{choice, chooser};
+use crate::app::assembly::{
+    DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
+};
 use crate::app::backend::Backend;
+use crate::app::config::RunConfig;
 use crate::app::files;
 use crate::app::pictures::png_with_facts;
 use crate::app::session::Session;
-use crate::data::history::Split;
+use crate::data::history::{History, Split};
 use crate::data::pixels::to_pictures;
 use crate::generation::drawing::Drawing;
 
@@ -71,13 +75,28 @@ pub fn run(
     let checkpoint = preference::fingerprint(run)?;
     let words = samples::items_of(&[&history]);
     let items = features::prepare(config, &data, &eyes, &reader, &words, frozen, &watcher)?;
-    // Nobody is ranked here, so any row of the ranking model will do.
+    let ranking = match config.inference.candidates {
+        // Nobody is ranked here, so any row of the ranking model will do.
+        1 => None,
+        _ => {
+            let place = &config.models.ranking;
+            if !place.exists() {
+                Ranking::needed_to_choose(config)?;
+            }
+            let opened = Ranking::open(config, &data, &eyes, place, frozen, &watcher)?;
+            can_choose(config, &opened, &history, &data)?;
+            Some(opened)
+        }
+    };
     let samples = samples::samples(
         config,
         &data,
         &reader,
         &items,
-        |_| Some(0),
+        |user| match &ranking {
+            Some(ranking) => ranking.user(user),
+            None => Some(0),
+        },
         &[&history],
         session.output,
     )?;
@@ -87,13 +106,18 @@ pub fn run(
     let options = config.inference.options();
     let references =
         generation.references(&data, std::iter::once(sample), config.inference.strength)?;
+    let visual = eyes.encoder();
+    let inference = &config.inference;
+    let ranking = ranking.as_ref();
+    let chooser = ranking.map(|ranking| chooser(inference, &visual, ranking));
     let drawing = Drawing {
         generator: &generation.generator,
         text: &text,
         options: &options,
         references: references.as_ref(),
         latent_shape: generation.latent_shape,
-        images_per_batch: 1,
+        images_per_batch: inference.images_per_batch,
+        choice: chooser.as_ref().and_then(|own| choice(inference, own)),
         seed: config.inference.seed,
         device: frozen,
     };
@@ -116,6 +140,7 @@ pub fn run(
         ("seed", config.inference.seed.to_string()),
         ("steps", config.inference.num_steps.to_string()),
         ("guidance", config.inference.guidance_scale.to_string()),
+        ("candidates", inference.candidates.to_string()),
         ("strength", config.inference.strength.to_string()),
         ("scheduler", word(&config.inference.scheduler)),
         ("checkpoint", checkpoint.clone()),
@@ -145,6 +170,25 @@ pub fn run(
         drawn.retrieved.join(", ")
     );
     session.output.result(text, &drawn)
+}
+
+/// That the ranking model can judge this item for this user.
+fn can_choose(
+    config: &RunConfig,
+    ranking: &Ranking,
+    history: &History,
+    data: &DataSet,
+) -> anyhow::Result<()> {
+    let candidates = config.inference.candidates;
+    anyhow::ensure!(
+        ranking.user(&history.user).is_some() && ranking.discriminator.covers(history.reference),
+        "inference.candidates = {candidates}: the ranking model in {} chooses among drawings, and does not know user {} or item {}; \
+         set inference.candidates to 1",
+        config.models.ranking.display(),
+        history.user,
+        data.folder().catalogue[history.reference].id
+    );
+    Ok(())
 }
 
 /// A choice as the configuration spells it.

@@ -19,6 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::app::assembly::choice::{choice, chooser};
 use crate::app::assembly::{
     DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
 };
@@ -36,6 +37,7 @@ use crate::baselines::textual_inversion::TextualInversion;
 use crate::baselines::{Method, MethodError, MethodKind, Request, Studio, Watch};
 use crate::data::history::{History, Split};
 use crate::generation::drawing::Drawing;
+use crate::generation::generator::GenerateOptions;
 use crate::generation::sample::Sample;
 use crate::optimisation::{Interrupt, Progress};
 use crate::preparation::ItemFeatures;
@@ -130,6 +132,7 @@ impl Comparison {
                 &config, &data, &eyes, place, frozen, progress,
             )?)
         } else {
+            Ranking::needed_to_choose(&config)?;
             let place = place.display();
             output.note(format!(
                 "ΔR is left out: models.ranking = \"{place}\" is not there"
@@ -245,6 +248,10 @@ impl Comparison {
         let references = self
             .generation
             .references(&self.data, samples, inference.strength)?;
+        let visual = self.eyes.encoder();
+        let ranking = self.ranking.as_ref();
+        let chooser = ranking.map(|ranking| chooser(inference, &visual, ranking));
+        let choice = chooser.as_ref().and_then(|own| choice(inference, own));
         let held_out = |item: usize| self.data.is_held_out(item);
         let picture = |item: usize| self.data.picture(item);
         let studio = Studio {
@@ -255,16 +262,12 @@ impl Comparison {
                 references: references.as_ref(),
                 latent_shape: self.generation.latent_shape,
                 images_per_batch: inference.images_per_batch,
+                choice,
                 seed: inference.seed,
                 device: &self.devices.frozen,
             },
             identity: self.generation.fingerprint.clone(),
-            // Half precision draws otherwise.
-            sampler: format!(
-                "{} {}",
-                serde_json::to_string(&options)?,
-                serde_json::to_string(&self.config.models.dtype)?
-            ),
+            sampler: self.sampler(&options)?,
             catalogue: &self.data.folder().catalogue,
             captions: &self.items.captions,
             visual: &self.items.visual,
@@ -397,6 +400,21 @@ impl Comparison {
             kept.extend(self.draw(method.as_ref(), &requests, places, &mut work)?);
         }
         Ok(kept)
+    }
+
+    /// How it is drawn, in words.
+    fn sampler(&self, options: &GenerateOptions) -> anyhow::Result<String> {
+        // Half precision draws otherwise.
+        let dtype = serde_json::to_string(&self.config.models.dtype)?;
+        let drawn = format!("{} {dtype}", serde_json::to_string(options)?);
+        let inference = &self.config.inference;
+        Ok(match inference.candidates {
+            1 => drawn,
+            count => {
+                let judge = Ranking::fingerprint(&self.config.models.ranking)?;
+                format!("{drawn} best of {count} {} {judge}", inference.likeness)
+            }
+        })
     }
 
     /// The picture of the first seed that a method drew for a user, where there is one.

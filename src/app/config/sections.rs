@@ -117,19 +117,23 @@ pub struct ModelsConfig {
 }
 
 impl ModelsConfig {
-    /// The networks that `ragar generate` needs, each under its key.
-    pub fn drawing(&mut self) -> [(&'static str, &mut PathBuf); 4] {
-        [
+    /// The networks that `ragar generate` needs, each under its key; the ranking model where it chooses among drawings.
+    pub fn drawing(&mut self, chooses: bool) -> Vec<(&'static str, &mut PathBuf)> {
+        let mut all = vec![
             ("clip", &mut self.clip),
             ("captioner", &mut self.captioner),
             ("language_model", &mut self.language_model),
             ("generator", &mut self.generator),
-        ]
+        ];
+        if chooses {
+            all.push(("ranking", &mut self.ranking));
+        }
+        all
     }
 
     /// Takes the networks named by a relative path that exists beneath `folder` from there.
     pub fn take_from(&mut self, folder: &Path) {
-        for (_, path) in self.drawing() {
+        for (_, path) in self.drawing(true) {
             let inside = folder.join(&*path);
             if path.is_relative() && inside.exists() {
                 *path = inside;
@@ -193,6 +197,11 @@ pub struct InferenceConfig {
     /// `strength`). 1 begins at pure noise (paper). Train with the same: `reflection.strength`.
     #[serde(skip_serializing_if = "is_whole")]
     pub strength: f64,
+    /// Drawings of each user and reference, of which the one with the largest reward is kept (ours; 1: paper). More than one
+    /// asks for a ranking model.
+    pub candidates: usize,
+    /// What a cosine of one with the reference's caption counts in that reward, beside the ranking model's score.
+    pub likeness: f32,
 }
 
 impl Default for InferenceConfig {
@@ -204,6 +213,8 @@ impl Default for InferenceConfig {
             seed: 0,
             scheduler: SchedulerChoice::Pipeline,
             strength: 1.0,
+            candidates: 1,
+            likeness: 1.0,
         }
     }
 }
@@ -224,6 +235,15 @@ impl InferenceConfig {
     pub fn validate(&self) -> Result<(), String> {
         if self.num_steps == 0 || self.images_per_batch == 0 {
             return Err("num_steps and images_per_batch must be at least 1".into());
+        }
+        if self.candidates == 0 {
+            return Err("candidates must be at least 1".into());
+        }
+        if !self.likeness.is_finite() || self.likeness < 0.0 {
+            return Err(format!(
+                "likeness = {} must be a number of at least 0",
+                self.likeness
+            ));
         }
         if !self.guidance_scale.is_finite() || self.guidance_scale < 0.0 {
             return Err(format!(

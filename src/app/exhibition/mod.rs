@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 
+use crate::app::assembly::choice::{choice, chooser};
 use crate::app::assembly::{DataSet, Eyes, Generation, Ranking};
 use crate::app::backend::{Backend, Devices};
 use crate::app::config::{METHOD, RunConfig};
@@ -89,6 +90,8 @@ impl Exhibition<'_> {
         let references = self
             .generation
             .references(self.data, samples, inference.strength)?;
+        let visual = self.eyes.encoder();
+        let chooser = chooser(inference, &visual, self.ranking);
         let drawing = Drawing {
             generator: &self.generation.generator,
             text: &text,
@@ -96,6 +99,7 @@ impl Exhibition<'_> {
             references: references.as_ref(),
             latent_shape: self.generation.latent_shape,
             images_per_batch: inference.images_per_batch,
+            choice: choice(inference, &chooser),
             seed: inference.seed,
             device: &self.devices.frozen,
         };

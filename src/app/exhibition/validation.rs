@@ -8,6 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 
 use super::Visitor;
+use crate::app::assembly::choice::{choice, chooser};
 use crate::app::assembly::{DataSet, Eyes, Generation, Labels, Ranking};
 use crate::app::backend::{Backend, Devices};
 use crate::app::config::{InferenceConfig, RunConfig};
@@ -91,7 +92,12 @@ impl<'a> HeldOut<'a> {
                        samples: &[&Sample],
                        each: &mut dyn FnMut(Tensor<Backend, 4>)| {
             let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
-            drawing.prompts(samples, &prompts, each)
+            // The keyword image of the reward is one drawing, in training and here.
+            let single = Drawing {
+                choice: None,
+                ..*drawing
+            };
+            single.prompts(samples, &prompts, each)
         };
         let (pictures, embeddings) = held_out.drawn(&config.inference, &own, prompts)?;
         held_out.keywords = held_out.judge(&embeddings);
@@ -123,6 +129,8 @@ impl<'a> HeldOut<'a> {
         let references =
             self.generation
                 .references(self.data, samples.iter().copied(), inference.strength)?;
+        let visual = self.eyes.encoder();
+        let chooser = chooser(inference, &visual, self.ranking);
         let drawing = Drawing {
             generator: &self.generation.generator,
             text: &text,
@@ -130,6 +138,7 @@ impl<'a> HeldOut<'a> {
             references: references.as_ref(),
             latent_shape: self.generation.latent_shape,
             images_per_batch: inference.images_per_batch,
+            choice: choice(inference, &chooser),
             seed: inference.seed,
             device: &self.devices.frozen,
         };

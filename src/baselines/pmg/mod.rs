@@ -286,7 +286,7 @@ impl<B: AutodiffBackend> Method for Pmg<'_, B> {
             requests.iter().map(|_| Vec::new()).collect();
         for &weight in &self.config.balances {
             let conditioning = balance(reference.clone(), whole.clone(), weight);
-            let drawn = self.studio.conditionings(requests, conditioning, seed);
+            let drawn = self.studio.unchosen(requests, conditioning, seed);
             for (candidates, drawn) in candidates.iter_mut().zip(drawn) {
                 candidates.push(drawn);
             }

@@ -22,7 +22,7 @@ use crate::training::recommender::{
     RecommenderReport, RecommenderTrainingError, TrainedRecommender, TrainingSurroundings, train,
 };
 
-const WEIGHTS: &str = "model.safetensors";
+pub(super) const WEIGHTS: &str = "model.safetensors";
 const DESCRIPTION: &str = "ranking.json";
 
 /// What stands beside the weights.

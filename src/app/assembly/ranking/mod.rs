@@ -6,7 +6,9 @@ mod kinds;
 use std::collections::HashMap;
 use std::path::Path;
 
+use anyhow::Context as _;
 use burn::tensor::Device;
+use sha2::{Digest as _, Sha256};
 
 use super::{DataSet, Eyes};
 use crate::app::backend::{Backend, Devices};
@@ -86,6 +88,33 @@ impl Ranking {
             split: ground.split,
             report,
         }
+    }
+
+    /// A digest of the weights in `folder`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn fingerprint(folder: &Path) -> anyhow::Result<String> {
+        let path = folder.join(kinds::WEIGHTS);
+        let bytes =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let digest = Sha256::digest(&bytes);
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// That nothing asks for a ranking model where there is none.
+    ///
+    /// # Errors
+    /// When several drawings are to be made, which it would choose from.
+    pub fn needed_to_choose(config: &RunConfig) -> anyhow::Result<()> {
+        let candidates = config.inference.candidates;
+        anyhow::ensure!(
+            candidates <= 1,
+            "inference.candidates = {candidates}: the ranking model chooses among drawings, and models.ranking = \"{}\" is not there; \
+             train one with `ragar rank train --out {0}`, or set inference.candidates to 1",
+            config.models.ranking.display()
+        );
+        Ok(())
     }
 
     /// The row of a user, if the interactions know it.
