@@ -255,7 +255,14 @@ fn who_chooses_among_drawings_must_be_there_and_goes_along() {
     for file in ["ranking.json", "model.safetensors", "checkpoints/state"] {
         std::fs::write(ranking.join(file), "{}").unwrap();
     }
-    let export = ["export", "--run", &text(&run), "--out", &text(&bundle), "--with-models"];
+    let export = [
+        "export",
+        "--run",
+        &text(&run),
+        "--out",
+        &text(&bundle),
+        "--with-models",
+    ];
     let (code, _, said) = ragar(repository(), &export);
     assert_eq!(code, Some(0), "{said}");
     assert!(bundle.join("models/ranking/ranking.json").is_file());

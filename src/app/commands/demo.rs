@@ -44,6 +44,7 @@ pub const BUDGET: &[&str] = &[
     "evaluation.users=100",
     "evaluation.shown=12",
     "inference.num_steps=16",
+    "inference.candidates=4",
 ];
 
 /// The same within two minutes.
@@ -66,6 +67,7 @@ pub const QUICK: &[&str] = &[
     "evaluation.shown=6",
     "evaluation.intervals.num_resamples=200",
     "inference.num_steps=8",
+    "inference.candidates=2",
 ];
 
 /// Trains the ranking model, prepares, trains RAGAR, draws for test users, reports.
