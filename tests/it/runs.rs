@@ -31,7 +31,9 @@ impl Trained {
         let data = repository().join("assets/stickers");
         let arguments = [format!("data.folder={}", data.display())];
         let arguments = DEMO_QUICK.iter().map(ToString::to_string).chain(arguments);
-        let config = RunConfig::load(None, &arguments.collect::<Vec<_>>()).unwrap();
+        let mut config = RunConfig::load(None, &arguments.collect::<Vec<_>>()).unwrap();
+        // No ranking model stands by to choose.
+        config.inference.candidates = 1;
         let devices = devices();
         let language = Language::open(&config.models, &devices.train).unwrap();
         let generation = Generation::open(&config.models, &devices.frozen).unwrap();

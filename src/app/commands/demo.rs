@@ -47,7 +47,7 @@ pub const BUDGET: &[&str] = &[
     "inference.candidates=4",
 ];
 
-/// The same within two minutes.
+/// The same in seconds.
 pub const QUICK: &[&str] = &[
     "data.train_users=8",
     "keywords.pool.num_kept=2",

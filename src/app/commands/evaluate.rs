@@ -100,6 +100,7 @@ pub fn run(
             Fact::new("Device", &comparison.devices.name),
             Fact::new("Users", visitors.len()),
             Fact::new("Pictures per user", results.seeds.len()),
+            Fact::new("Drawings, one kept", config.inference.candidates),
             Fact::new("Data", config.data.folder.display()),
         ],
         tables: results.tables(&config.evaluation.intervals),

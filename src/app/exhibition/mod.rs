@@ -196,6 +196,7 @@ impl Exhibition<'_> {
             facts: vec![
                 Fact::new("Device", &self.devices.name),
                 Fact::new("Users", visitors.len()),
+                Fact::new("Drawings, one kept", self.config.inference.candidates),
                 Fact::new("Data", self.config.data.folder.display()),
                 Fact::new("Seed of training", self.config.training.seed),
                 Fact::new("Seed of drawing", self.config.inference.seed),
