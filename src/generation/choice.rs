@@ -14,6 +14,17 @@ pub trait Chooser<B: Backend> {
     fn choose(&self, samples: &[&Sample], candidates: usize, images: Tensor<B, 4>) -> Vec<usize>;
 }
 
+/// The place of the largest number, the first in a tie; what is no number loses to all that are.
+pub fn best(values: impl IntoIterator<Item = f64>) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (place, value) in values.into_iter().enumerate() {
+        if value > best.1 {
+            best = (place, value);
+        }
+    }
+    best.0
+}
+
 /// How many drawings a sample gets, and who chooses.
 pub struct Choice<'a, B: Backend> {
     /// Drawings of each sample, each from a latent of its own.
@@ -30,3 +41,15 @@ impl<B: Backend> Clone for Choice<'_, B> {
 }
 
 impl<B: Backend> Copy for Choice<'_, B> {}
+
+#[cfg(test)]
+mod tests {
+    use super::best;
+
+    #[test]
+    fn a_tie_goes_to_the_first_and_broken_numbers_lose() {
+        assert_eq!(best([1.0, 3.0, 3.0]), 1);
+        assert_eq!(best([f64::NAN, -2.0, f64::NAN]), 1);
+        assert_eq!(best([f64::NAN, f64::NAN]), 0);
+    }
+}

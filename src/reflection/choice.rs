@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::discriminator::{Case, Discriminator, VisualEncoder};
-use crate::generation::choice::Chooser;
+use crate::generation::choice::{Chooser, best};
 use crate::generation::sample::{Sample, rows};
 use crate::recommender::neighbours::host;
 
@@ -38,34 +38,12 @@ impl<B: Backend> Chooser<B> for RewardChooser<'_, B> {
             })
             .collect();
         let judged = self.discriminator.judge_all(&cases, features);
-        let rewards: Vec<f32> = judged
+        let rewards: Vec<f64> = judged
             .iter()
             .zip(likeness)
-            .map(|(judgement, likeness)| judgement.score + self.likeness * likeness)
+            .map(|(judgement, likeness)| f64::from(judgement.score + self.likeness * likeness))
             .collect();
-        rewards.chunks(candidates).map(best).collect()
-    }
-}
-
-/// The place of the largest number, the first in a tie; what is no number loses to all that are.
-fn best(rewards: &[f32]) -> usize {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (place, &reward) in rewards.iter().enumerate() {
-        if reward > best.1 {
-            best = (place, reward);
-        }
-    }
-    best.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::best;
-
-    #[test]
-    fn a_tie_goes_to_the_first_and_broken_rewards_lose() {
-        assert_eq!(best(&[1.0, 3.0, 3.0]), 1);
-        assert_eq!(best(&[f32::NAN, -2.0, f32::NAN]), 1);
-        assert_eq!(best(&[f32::NAN, f32::NAN]), 0);
+        let of_samples = rewards.chunks(candidates);
+        of_samples.map(|own| best(own.iter().copied())).collect()
     }
 }

@@ -3,6 +3,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::generation::choice;
+
 /// Cosines below this count as this: their logarithm must exist.
 const LEAST: f64 = 1e-3;
 
@@ -26,14 +28,7 @@ pub fn best(candidates: &[Vec<f32>], preference: &[f32], reference: &[f32], alph
     let score = |image: &[f32]| {
         alpha * cosine(image, preference).ln() + (1.0 - alpha) * cosine(image, reference).ln()
     };
-    let mut best = (0, f64::NEG_INFINITY);
-    for (place, image) in candidates.iter().enumerate() {
-        let value = score(image);
-        if value > best.1 {
-            best = (place, value);
-        }
-    }
-    best.0
+    choice::best(candidates.iter().map(|image| score(image)))
 }
 
 #[cfg(test)]
