@@ -24,7 +24,7 @@ use ragar::training::recommender::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::{Golden, TestBackend, compare, device, devices};
+use crate::support::{Golden, TestBackend, compare, device, devices, on_flex};
 
 const NUM_USERS: usize = 30;
 const NUM_ITEMS: usize = 40;
@@ -938,7 +938,20 @@ fn judgements_do_not_depend_on_the_batch() {
         [7, 20, 33].map(|item| row_tensor(table.row(item))).into();
     let together = judge.judge_all(&cases, Tensor::cat(rows.clone(), 0));
     for ((case, row), judgement) in cases.iter().zip(rows).zip(together) {
-        assert_eq!(judge.judge(case.user, case.reference, row), [judgement]);
+        let alone = judge.judge(case.user, case.reference, row)[0];
+        if on_flex() {
+            assert_eq!(alone, judgement);
+        }
+        // A GPU's kernels sum a batch of one in another order, and neighbours in the list may change places.
+        let error = (alone.score - judgement.score).abs();
+        assert!(
+            error <= 1e-5 + 1e-4 * judgement.score.abs(),
+            "{alone:?}, {judgement:?}"
+        );
+        assert!(
+            alone.rank.abs_diff(judgement.rank) <= 1,
+            "{alone:?}, {judgement:?}"
+        );
     }
     let broken = judge.judge(0, 5, row_tensor(&vec![f32::NAN; table.width()]))[0];
     assert!(broken.score.is_nan());

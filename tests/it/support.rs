@@ -12,10 +12,18 @@ pub fn device() -> Device<TestBackend> {
     devices().frozen
 }
 
+fn device_name() -> String {
+    std::env::var("RAGAR_TEST_DEVICE").unwrap_or_else(|_| "flex".into())
+}
+
+/// Whether results may be asked for to the last bit.
+pub fn on_flex() -> bool {
+    device_name() == "flex"
+}
+
 /// The same device, with and without a graph.
 pub fn devices() -> ragar::app::backend::Devices {
-    let name = std::env::var("RAGAR_TEST_DEVICE").unwrap_or_else(|_| "flex".into());
-    ragar::app::backend::open(&name).expect("the test device must be usable")
+    ragar::app::backend::open(&device_name()).expect("the test device must be usable")
 }
 
 /// `tests/golden/<case>`.
