@@ -1,4 +1,6 @@
-//! Bootstrap intervals over users.
+//! Bootstrap intervals over users, one by one or in groups that share something.
+
+use std::collections::HashMap;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -48,6 +50,17 @@ impl Interval {
 
 /// The mean of one value per user, with its interval. Of no users: zeros with `count` 0.
 pub fn bootstrap(values: &[f64], options: &BootstrapOptions) -> Interval {
+    let alone: Vec<usize> = (0..values.len()).collect();
+    bootstrap_groups(values, &alone, options)
+}
+
+/// The same where users with one number in `groups` are drawn together, all or none (the cluster bootstrap; Davison and
+/// Hinkley, 1997, section 3.8): what they share moves all of them, and an interval over users alone is too narrow for it.
+///
+/// # Panics
+/// When there are not as many groups as values.
+pub fn bootstrap_groups(values: &[f64], groups: &[usize], options: &BootstrapOptions) -> Interval {
+    assert_eq!(values.len(), groups.len(), "a group for every user");
     let count = values.len();
     if count == 0 {
         return Interval {
@@ -59,12 +72,14 @@ pub fn bootstrap(values: &[f64], options: &BootstrapOptions) -> Interval {
     }
     let mean = values.iter().sum::<f64>() / count as f64;
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+    let sums = group_sums(values, groups);
     let mut means: Vec<f64> = (0..options.num_resamples.max(1))
         .map(|_| {
-            let sum: f64 = (0..count)
-                .map(|_| values[random.random_range(0..count)])
-                .sum();
-            sum / count as f64
+            let drawn = (0..sums.len()).map(|_| sums[random.random_range(0..sums.len())]);
+            let (sum, users) = drawn.fold((0.0, 0), |(sum, users), group| {
+                (sum + group.0, users + group.1)
+            });
+            sum / users as f64
         })
         .collect();
     means.sort_by(f64::total_cmp);
@@ -85,6 +100,23 @@ pub fn paired_difference(first: &[f64], second: &[f64], options: &BootstrapOptio
     assert_eq!(first.len(), second.len(), "users of a paired comparison");
     let differences: Vec<f64> = first.iter().zip(second).map(|(a, b)| a - b).collect();
     bootstrap(&differences, options)
+}
+
+/// The sum and the number of each group's values, in the order of the groups' first appearance.
+pub(super) fn group_sums(values: &[f64], groups: &[usize]) -> Vec<(f64, usize)> {
+    let mut places = HashMap::new();
+    let mut sums: Vec<(f64, usize)> = Vec::new();
+    for (value, group) in values.iter().zip(groups) {
+        let place = *places.entry(group).or_insert(sums.len());
+        match sums.get_mut(place) {
+            Some((sum, count)) => {
+                *sum += value;
+                *count += 1;
+            }
+            None => sums.push((*value, 1)),
+        }
+    }
+    sums
 }
 
 /// Linear interpolation between the sorted values.

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::interval::{BootstrapOptions, Interval, bootstrap};
+use super::interval::{BootstrapOptions, Interval, bootstrap_groups, group_sums};
 
 /// Users up to which every flip of signs is tried.
 const MOST_EXACT: usize = 14;
@@ -33,15 +33,34 @@ pub fn compare_paired(
     second: &[Option<f64>],
     options: &BootstrapOptions,
 ) -> PairedComparison {
-    assert_eq!(first.len(), second.len(), "users of a paired comparison");
-    let differences: Vec<f64> = first
+    let alone: Vec<usize> = (0..first.len()).collect();
+    compare_paired_groups(first, second, &alone, options)
+}
+
+/// The same where users with one number in `groups` are drawn, and flipped, together.
+///
+/// # Panics
+/// When the lists are of different lengths.
+pub fn compare_paired_groups(
+    first: &[Option<f64>],
+    second: &[Option<f64>],
+    groups: &[usize],
+    options: &BootstrapOptions,
+) -> PairedComparison {
+    let users = first.len();
+    assert_eq!(users, second.len(), "users of a paired comparison");
+    assert_eq!(users, groups.len(), "a group for every user");
+    let (differences, groups): (Vec<f64>, Vec<usize>) = first
         .iter()
         .zip(second)
-        .filter_map(|(a, b)| Some((*a)? - (*b)?))
-        .collect();
+        .zip(groups)
+        .filter_map(|((a, b), group)| Some(((*a)? - (*b)?, *group)))
+        .unzip();
+    let sums = group_sums(&differences, &groups);
+    let sums: Vec<f64> = sums.into_iter().map(|(sum, _)| sum).collect();
     PairedComparison {
-        difference: bootstrap(&differences, options),
-        p_value: permutation_p_value(&differences, options.seed),
+        difference: bootstrap_groups(&differences, &groups, options),
+        p_value: permutation_p_value(&sums, options.seed),
         above: differences.iter().filter(|value| **value > 0.0).count(),
         below: differences.iter().filter(|value| **value < 0.0).count(),
     }

@@ -229,6 +229,7 @@ fn a_failed_user_is_counted_and_not_averaged() {
     let mut results = Results {
         users: ["a", "b", "c"].map(String::from).to_vec(),
         references: ["x", "y", "z"].map(String::from).to_vec(),
+        groups: vec![0, 1, 2],
         seeds: vec![0],
         methods: vec![
             method("sd", vec![style(0.0), style(0.0), style(1.0)], vec![]),
@@ -251,6 +252,10 @@ fn a_failed_user_is_counted_and_not_averaged() {
     let tables = results.tables(&options);
     let ragar = &tables[0].rows[1].scores["style@1"];
     assert_eq!((ragar.mean, ragar.count), (1.0, 2));
+    assert!(!tables[0].note.contains("together"), "{}", tables[0].note);
+    results.groups = vec![0, 0, 1];
+    let grouped = results.tables(&options);
+    assert!(grouped[0].note.contains("2 groups"), "{}", grouped[0].note);
     let sets = tables
         .iter()
         .find(|table| table.title == "Pictures")
@@ -266,6 +271,7 @@ fn a_failed_user_is_counted_and_not_averaged() {
         ],
         users: vec![],
         references: vec![],
+        groups: vec![],
         ..results
     };
     empty.differences.clear();

@@ -2,8 +2,10 @@
 
 use ragar::evaluation::distance::{DistanceError, structural_similarity};
 use ragar::evaluation::frechet::{FeatureStatistics, FrechetError, frechet_distance};
-use ragar::evaluation::interval::{BootstrapOptions, bootstrap, paired_difference};
-use ragar::evaluation::paired::{compare_paired, permutation_p_value};
+use ragar::evaluation::interval::{
+    BootstrapOptions, bootstrap, bootstrap_groups, paired_difference,
+};
+use ragar::evaluation::paired::{compare_paired, compare_paired_groups, permutation_p_value};
 use ragar::evaluation::perceptual::{perceptual_distances, picture_similarity};
 use ragar::evaluation::ranking::{mean_rank_change, rank_change};
 use ragar::evaluation::similarity::{Comparison, cosine, mean_cosine, similarities};
@@ -130,6 +132,38 @@ fn pairing_finds_a_difference_that_users_hide() {
     assert!(difference.excludes_zero());
     assert!((difference.mean - 0.1).abs() < 1e-9);
     assert!(!paired_difference(&first, &first, &options).excludes_zero());
+}
+
+#[test]
+fn users_who_share_something_count_as_one() {
+    let options = BootstrapOptions::default();
+    // Ten groups of twenty users each, all alike within a group: two hundred users know as much as ten.
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let of_groups: Vec<f64> = (0..10).map(|_| random.random_range(-1.0..1.0)).collect();
+    let users = 0..200;
+    let values: Vec<f64> = users.clone().map(|user| of_groups[user % 10]).collect();
+    let groups: Vec<usize> = users.map(|user| user % 10).collect();
+    let together = bootstrap_groups(&values, &groups, &options);
+    let ten = bootstrap(&of_groups, &options);
+    assert_eq!(together.count, 200);
+    assert!((together.mean - ten.mean).abs() < 1e-12);
+    assert!((together.low - ten.low).abs() < 1e-12 && (together.high - ten.high).abs() < 1e-12);
+    let apart = bootstrap(&values, &options);
+    assert!(together.high - together.low > 3.0 * (apart.high - apart.low));
+
+    // Groups of one are users, whatever their numbers, and a group more often there weighs more.
+    let alone = bootstrap_groups(&of_groups, &[9, 3, 7, 1, 0, 2, 8, 4, 6, 5], &options);
+    assert_eq!(alone, ten);
+    let uneven = bootstrap_groups(&[1.0, 1.0, 1.0, 0.0], &[5, 5, 5, 6], &options);
+    assert_eq!((uneven.low, uneven.mean, uneven.high), (0.0, 0.75, 1.0));
+
+    // Three groups flip in eight ways: no p is below a quarter, however many users there are.
+    let first = vec![Some(1.0); 30];
+    let second = vec![Some(0.0); 30];
+    let three: Vec<usize> = (0..30).map(|user| user / 10).collect();
+    let grouped = compare_paired_groups(&first, &second, &three, &options);
+    assert_eq!((grouped.p_value, grouped.difference.count), (0.25, 30));
+    assert!(compare_paired(&first, &second, &options).p_value < 0.001);
 }
 
 /// Five styles × twelve glyphs: embeddings are a style direction plus a glyph direction plus noise.

@@ -60,6 +60,7 @@ pub fn run(
             .iter()
             .map(|v| catalogue[v.sample.reference].id.clone())
             .collect(),
+        groups: comparison.groups(&visitors),
         seeds: comparison.seeds(),
         methods: Vec::new(),
         differences: Vec::new(),

@@ -8,6 +8,7 @@ mod pictures;
 mod results;
 mod write;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -24,7 +25,7 @@ use crate::app::assembly::{
     DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
 };
 use crate::app::backend::{Backend, Devices};
-use crate::app::config::RunConfig;
+use crate::app::config::{Resampled, RunConfig};
 use crate::app::exhibition::Visitor;
 use crate::app::failure::Interrupted;
 use crate::app::output::Output;
@@ -221,6 +222,30 @@ impl Comparison {
     pub fn seeds(&self) -> Vec<u64> {
         let first = self.config.inference.seed;
         (first..first + self.config.evaluation.seeds).collect()
+    }
+
+    /// The visitors that intervals take together, by `evaluation.resampled`: equal numbers.
+    pub fn groups(&self, visitors: &[Visitor<'_>]) -> Vec<usize> {
+        let shared = |visitor: &Visitor<'_>| {
+            let reference = visitor.sample.reference;
+            match self.data.stickers() {
+                Some(stickers) => stickers.stickers[reference].glyph.as_str(),
+                None => self.data.folder().catalogue[reference].id.as_str(),
+            }
+        };
+        match self.config.evaluation.resampled {
+            Resampled::Users => (0..visitors.len()).collect(),
+            Resampled::References => {
+                let mut numbers = HashMap::new();
+                let visitors = visitors.iter();
+                visitors
+                    .map(|visitor| {
+                        let next = numbers.len();
+                        *numbers.entry(shared(visitor)).or_insert(next)
+                    })
+                    .collect()
+            }
+        }
     }
 
     /// Readies each of `names` in turn and hands its pictures for `visitors` to `work`, batch by batch. Says where those

@@ -1,14 +1,14 @@
 //! Scores of all methods on all users, and what they say side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::app::report::{Metric as Column, RowKind, Score, ScoreRow, ScoreTable};
 use crate::baselines::MethodKind;
-use crate::evaluation::interval::{BootstrapOptions, bootstrap};
+use crate::evaluation::interval::{BootstrapOptions, bootstrap_groups};
 use crate::evaluation::metric::{Metric, Question, Scores};
-use crate::evaluation::paired::{PairedComparison, compare_paired};
+use crate::evaluation::paired::{PairedComparison, compare_paired_groups};
 
 /// A picture that could not be drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,6 +63,8 @@ pub struct Results {
     pub users: Vec<String>,
     /// Their references' ids.
     pub references: Vec<String>,
+    /// Which users intervals and tests take together: equal numbers.
+    pub groups: Vec<usize>,
     /// Seeds drawn from.
     pub seeds: Vec<u64>,
     /// The methods, in the order asked for; the targets' own pictures first, where they are known.
@@ -104,13 +106,14 @@ impl Results {
         let Some(main) = self.main().cloned() else {
             return;
         };
+        let groups = &self.groups;
         let others = self.methods.iter().filter(|other| other.name != main.name);
         self.differences = others
             .flat_map(|other| {
                 let main = &main;
                 Metric::ALL.into_iter().filter_map(move |metric| {
-                    let compared =
-                        compare_paired(&main.column(metric), &other.column(metric), options);
+                    let (first, second) = (main.column(metric), other.column(metric));
+                    let compared = compare_paired_groups(&first, &second, groups, options);
                     (compared.difference.count > 0).then(|| Difference {
                         first: main.label.clone(),
                         second: other.label.clone(),
@@ -172,18 +175,36 @@ impl Results {
             scores: metrics
                 .iter()
                 .filter_map(|metric| {
-                    let values: Vec<f64> = method.column(*metric).into_iter().flatten().collect();
-                    let score = bootstrap(&values, options);
+                    let column = method.column(*metric).into_iter().zip(&self.groups);
+                    let (values, groups): (Vec<f64>, Vec<usize>) = column
+                        .filter_map(|(value, group)| Some((value?, *group)))
+                        .unzip();
+                    let score = bootstrap_groups(&values, &groups, options);
                     (score.count > 0).then(|| (metric.key().to_string(), score.into()))
                 })
                 .collect(),
         });
         (!metrics.is_empty()).then(|| ScoreTable {
             title: title.into(),
-            note: format!("{note} Means over users with bootstrap intervals."),
+            note: format!(
+                "{note} Means over users with bootstrap intervals{}.",
+                self.together()
+            ),
             metrics: metrics.iter().map(|metric| column(*metric)).collect(),
             rows: rows.collect(),
         })
+    }
+
+    /// What the tables say of users that are drawn together.
+    fn together(&self) -> String {
+        let distinct: BTreeSet<&usize> = self.groups.iter().collect();
+        match distinct.len() == self.users.len() {
+            true => String::new(),
+            false => format!(
+                " over {} groups of users who share a reference, drawn together",
+                distinct.len()
+            ),
+        }
     }
 
     /// What is known of a method's pictures together.
@@ -271,7 +292,7 @@ impl Results {
         let metrics: Vec<Column> = shown.iter().filter(known).map(|m| column(*m)).collect();
         (!metrics.is_empty() && !rows.is_empty()).then(|| ScoreTable {
             title: format!("{} against the others, user by user", main.label),
-            note: "Mean difference on the same users with its bootstrap interval; p of the paired permutation test stands in paired.csv. Many comparisons: expect one in twenty below 0.05 by luck.".into(),
+            note: format!("Mean difference on the same users with its bootstrap interval{}; p of the paired permutation test stands in paired.csv. Many comparisons: expect one in twenty below 0.05 by luck.", self.together()),
             metrics,
             rows,
         })

@@ -24,7 +24,7 @@ use crate::training::preference::TrainingConfig;
 pub use reading::{ConfigError, Origin};
 pub use sections::{
     DataConfig, EvaluationConfig, FeaturesConfig, InferenceConfig, ModelsConfig, NetworkDtype,
-    PretrainConfig, RankingConfig,
+    PretrainConfig, RankingConfig, Resampled,
 };
 
 /// Sections that `prepare`, `rank`, `train`, `generate`, `eval` and `demo` read between them.

@@ -261,6 +261,17 @@ impl InferenceConfig {
     }
 }
 
+/// What bootstrap and permutation test draw anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resampled {
+    /// Each user alone.
+    #[default]
+    Users,
+    /// All users of one reference together; of stickers, of one glyph in whatever style.
+    References,
+}
+
 /// `[evaluation]`: whom to draw for, and how scores are made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -271,6 +282,8 @@ pub struct EvaluationConfig {
     pub shown: usize,
     /// `[evaluation.intervals]`: how intervals are drawn.
     pub intervals: BootstrapOptions,
+    /// What an interval, and a test of a difference, of `ragar eval` takes as one: a user, or all users with one reference.
+    pub resampled: Resampled,
     /// `[evaluation.style]`: how the style classifier is trained.
     pub style: StyleClassifierOptions,
     /// Seed of the random history images, one of the floors.
@@ -303,6 +316,7 @@ impl Default for EvaluationConfig {
             users: 0,
             shown: 12,
             intervals: BootstrapOptions::default(),
+            resampled: Resampled::default(),
             style: StyleClassifierOptions::default(),
             seed: 0,
             seeds: 1,
