@@ -202,7 +202,7 @@ pub enum Command {
         long_about = "Train a network of the tiny family on the stickers.\n\n\
             Only training pairs are seen; quality is measured on held-out pairs. The folder holds checkpoints, \
             metrics.jsonl and, in the end, model/: a Hugging Face folder with a model card. Stopped with Ctrl-C, the \
-            same command goes on from there. Order: clip, then captioner; vae and clip, then unet; llm any time.",
+            same command goes on from there. Order: clip, then captioner; vae and clip, then unet; vae, then recogniser; llm any time.",
         after_help = "Examples:\n  ragar pretrain clip --config configs/tiny.toml\n  \
             ragar pretrain unet --device cuda --set models.clip=runs/pretrain/clip/model --set models.vae=runs/pretrain/vae/model\n  \
             ragar pretrain vae --set pretrain.vae.trainer.steps=200"
@@ -238,6 +238,8 @@ pub enum PretrainNetwork {
     Vae,
     /// Denoising network on latents, conditioned on CLIP's text states
     Unet,
+    /// Judge of glyphs, for drawings whose right answer is known
+    Recogniser,
 }
 
 impl PretrainNetwork {
@@ -249,6 +251,7 @@ impl PretrainNetwork {
             Self::Llm => "llm",
             Self::Vae => "vae",
             Self::Unet => "unet",
+            Self::Recogniser => "recogniser",
         }
     }
 }

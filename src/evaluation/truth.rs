@@ -285,7 +285,32 @@ pub struct Verdict {
     pub named_glyph: usize,
 }
 
-/// Names style and glyph of images.
+/// What a judge names in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The style.
+    pub style: usize,
+    /// Five glyphs, or all that the judge knows, the likeliest first.
+    pub glyphs: Vec<usize>,
+}
+
+impl Named {
+    /// Is it the truth?
+    pub fn verdict(&self, truth: Truth) -> Verdict {
+        let style = self.style == truth.style;
+        let glyph = self.glyphs.first() == Some(&truth.glyph);
+        Verdict {
+            style,
+            glyph,
+            glyph_in_five: self.glyphs.contains(&truth.glyph),
+            both: style && glyph,
+            named_style: self.style,
+            named_glyph: self.glyphs.first().copied().unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// Names style and glyph of images by their embeddings.
 #[derive(Debug, Clone)]
 pub struct TruthJudge {
     styles: StyleClassifier,
@@ -298,19 +323,11 @@ impl TruthJudge {
         Self { styles, glyphs }
     }
 
-    /// Judges one embedding. For a real sticker, `own` is its place in the glyph catalogue.
-    pub fn judge(&self, embedding: &[f32], truth: Truth, own: Option<usize>) -> Verdict {
-        let named_style = self.styles.predict(embedding);
-        let nearest = self.glyphs.nearest(embedding, 5, own);
-        let style = named_style == truth.style;
-        let glyph = nearest.first() == Some(&truth.glyph);
-        Verdict {
-            style,
-            glyph,
-            glyph_in_five: nearest.contains(&truth.glyph),
-            both: style && glyph,
-            named_style,
-            named_glyph: nearest.first().copied().unwrap_or(usize::MAX),
+    /// Names what one embedding shows. For a real sticker, `own` is its place in the glyph catalogue.
+    pub fn name(&self, embedding: &[f32], own: Option<usize>) -> Named {
+        Named {
+            style: self.styles.predict(embedding),
+            glyphs: self.glyphs.nearest(embedding, 5, own),
         }
     }
 }
@@ -369,6 +386,48 @@ pub struct LabelledItems<'a> {
     pub held_out: &'a [bool],
 }
 
+/// The items whose own pictures bound every method, one for each task: see [`Bounds`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundItems {
+    /// The targets.
+    pub ceiling: Vec<usize>,
+    /// The references.
+    pub reference: Vec<usize>,
+    /// Random items of the histories.
+    pub random_history: Vec<usize>,
+    /// The nearest items that may be shown.
+    pub nearest_item: Vec<usize>,
+}
+
+impl BoundItems {
+    /// All of them, some more than once.
+    pub fn all(&self) -> impl Iterator<Item = usize> {
+        let lists = [
+            &self.ceiling,
+            &self.reference,
+            &self.random_history,
+            &self.nearest_item,
+        ];
+        lists.into_iter().flatten().copied()
+    }
+
+    /// Their verdicts, where `name` says what a judge names in an item's own picture.
+    pub fn verdicts(&self, truths: &[Truth], name: impl Fn(usize) -> Named + Sync) -> Bounds {
+        let all = |items: &[usize]| -> Vec<Verdict> {
+            let items = items.par_iter().zip(truths);
+            items
+                .map(|(item, truth)| name(*item).verdict(*truth))
+                .collect()
+        };
+        Bounds {
+            ceiling: all(&self.ceiling),
+            reference: all(&self.reference),
+            random_history: all(&self.random_history),
+            nearest_item: all(&self.nearest_item),
+        }
+    }
+}
+
 /// What any method should be read against.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bounds {
@@ -412,31 +471,24 @@ impl LabelledItems<'_> {
         }
     }
 
-    /// Judges ceiling and floors on `tasks`; `seed` draws the random history images.
-    pub fn bounds(&self, judge: &TruthJudge, tasks: &[Task], seed: u64) -> Bounds {
+    /// The items of ceiling and floors for `tasks`; `seed` draws the random history images.
+    pub fn bounds(&self, tasks: &[Task], seed: u64) -> BoundItems {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let drawn: Vec<usize> = tasks
+        let random_history = tasks
             .iter()
             .map(|task| match task.history.len() {
                 0 => task.reference,
                 count => task.history[random.random_range(0..count)],
             })
             .collect();
-        let all = |choose: &(dyn Fn(usize, &Task) -> usize + Sync)| -> Vec<Verdict> {
-            tasks
+        BoundItems {
+            ceiling: tasks.iter().map(|task| task.target).collect(),
+            reference: tasks.iter().map(|task| task.reference).collect(),
+            random_history,
+            nearest_item: tasks
                 .par_iter()
-                .enumerate()
-                .map(|(place, task)| {
-                    let item = choose(place, task);
-                    judge.judge(&self.embeddings[item], self.truth(task), Some(item))
-                })
-                .collect()
-        };
-        Bounds {
-            ceiling: all(&|_, task| task.target),
-            reference: all(&|_, task| task.reference),
-            random_history: all(&|place, _| drawn[place]),
-            nearest_item: all(&|_, task| self.nearest_item(task)),
+                .map(|task| self.nearest_item(task))
+                .collect(),
         }
     }
 

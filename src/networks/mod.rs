@@ -6,4 +6,5 @@ pub mod diffusion;
 pub mod inception;
 pub mod llama;
 pub mod lpips;
+pub mod recogniser;
 pub mod scheduler;

@@ -9,4 +9,5 @@ mod hub_files;
 pub mod inception;
 pub mod llama;
 pub mod lpips;
+pub mod recogniser;
 pub mod textual_inversion;

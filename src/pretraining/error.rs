@@ -3,6 +3,7 @@
 use crate::networks::blip2::{Blip2ConfigError, Blip2Error};
 use crate::networks::diffusion::DiffusionConfigError;
 use crate::networks::llama::LlamaConfigError;
+use crate::networks::recogniser::RecogniserConfigError;
 use crate::networks::scheduler::SchedulerError;
 use crate::optimisation::CheckpointError;
 use crate::optimisation::parameters::ParameterError;
@@ -15,6 +16,9 @@ pub enum PretrainingError {
     /// The network's configuration cannot be built.
     #[error("network configuration: {0}")]
     Network(#[from] DiffusionConfigError),
+    /// The recogniser's configuration cannot be built.
+    #[error("recogniser: {0}")]
+    Recogniser(#[from] RecogniserConfigError),
     /// The noise schedule cannot be built.
     #[error("scheduler configuration: {0}")]
     Scheduler(#[from] SchedulerError),

@@ -9,6 +9,7 @@ pub mod extra;
 pub mod initial;
 pub mod language;
 pub mod pixels;
+pub mod recogniser;
 pub mod trainer;
 pub mod vae;
 

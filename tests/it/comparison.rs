@@ -209,6 +209,56 @@ fn methods_are_drawn_judged_written_and_kept() {
 }
 
 #[test]
+fn who_names_the_glyphs_is_said_and_can_be_chosen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let judged = |recogniser: &str| -> (Value, String) {
+        let place = format!("models.recogniser={recogniser}");
+        let results = eval(folder, "reference,history", &[&place]);
+        let page = std::fs::read_to_string(folder.join("out/table.md")).expect("a table");
+        (results, page)
+    };
+    let glyphs = |results: &Value, method: usize| -> Vec<f64> {
+        let scores = results["methods"][method]["scores"].as_array();
+        let scores = scores.expect("scores").iter();
+        scores.filter_map(|s| s["glyph@1"].as_f64()).collect()
+    };
+    // The shipped one knows the references' own pictures, and sees that a history's item is another glyph.
+    let (known, page) = judged("assets/models/tiny/recogniser");
+    assert!(
+        page.contains("a network trained on them names its glyph"),
+        "{page}"
+    );
+    assert_eq!(glyphs(&known, 1), [1.0; 3]);
+    assert_eq!(glyphs(&known, 2), [0.0; 3]);
+    // Without one, or with one that was taught other glyphs, CLIP's nearest pictures name them.
+    let (nearest, page) = judged("");
+    assert!(page.contains("the nearest real stickers"), "{page}");
+    let (other, _) = judged("tests/golden/recogniser/model");
+    assert_eq!(other, nearest);
+
+    // One that cannot be read is no reason to take another judge in silence.
+    let broken = folder.join("broken");
+    std::fs::create_dir(&broken).expect("a folder");
+    std::fs::write(broken.join("config.json"), "{\"model_type\": \"clip\"}").expect("a file");
+    let mut command = Command::cargo_bin("ragar").expect("the program is built");
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(["eval", "--methods", "reference", "--quiet", "--run"]);
+    command.arg(folder.join("nothing"));
+    let place = format!("models.recogniser={}", broken.display());
+    for value in SMALLEST.iter().copied().chain([place.as_str()]) {
+        command.args(["--set", value]);
+    }
+    let output = command.output().expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("models.recogniser") && said.contains("ragar-recogniser"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_failed_user_is_counted_and_not_averaged() {
     let method = |name: &str, scores: Vec<Scores>, failures: Vec<Failure>| MethodResult {
         name: name.into(),

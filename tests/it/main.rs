@@ -30,6 +30,7 @@ mod micro;
 mod precision;
 mod pretraining;
 mod ranking_folder;
+mod recogniser;
 mod recommenders;
 mod reflection;
 mod report;

@@ -1,15 +1,21 @@
 //! What each sticker shows, as the judges of style and glyph number it.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::DataSet;
 use crate::evaluation::truth::LabelledItems;
 
 /// Style and glyph of every item, and whether training may see it.
 pub struct Labels {
-    styles: Vec<usize>,
-    glyphs: Vec<usize>,
+    styles: Numbered,
+    glyphs: Numbered,
     held_out: Vec<bool>,
+}
+
+/// The distinct words of a list in order of their first appearance, and each entry's number among them.
+struct Numbered {
+    words: Vec<String>,
+    numbers: Vec<usize>,
 }
 
 impl Labels {
@@ -17,30 +23,40 @@ impl Labels {
     pub fn of(data: &DataSet) -> Option<Self> {
         let all = &data.stickers()?.stickers;
         Some(Self {
-            styles: numbered(all.iter().map(|sticker| sticker.style)),
-            glyphs: numbered(all.iter().map(|sticker| sticker.glyph.as_str())),
+            styles: Numbered::of(all.iter().map(|sticker| sticker.style.name())),
+            glyphs: Numbered::of(all.iter().map(|sticker| sticker.glyph.as_str())),
             held_out: all.iter().map(|sticker| sticker.held_out).collect(),
         })
     }
 
-    /// With the items' embeddings: what judges are made of.
+    /// The glyphs by number.
+    pub fn glyphs(&self) -> &[String] {
+        &self.glyphs.words
+    }
+
+    /// With the items' embeddings.
     pub fn items<'a>(&'a self, embeddings: &'a [Vec<f32>]) -> LabelledItems<'a> {
         LabelledItems {
             embeddings,
-            styles: &self.styles,
-            glyphs: &self.glyphs,
+            styles: &self.styles.numbers,
+            glyphs: &self.glyphs.numbers,
             held_out: &self.held_out,
         }
     }
 }
 
-/// Numbers for the distinct words of a list, in order of their first appearance.
-fn numbered<T: Ord>(words: impl Iterator<Item = T>) -> Vec<usize> {
-    let mut numbers = BTreeMap::new();
-    words
-        .map(|word| {
-            let next = numbers.len();
-            *numbers.entry(word).or_insert(next)
-        })
-        .collect()
+impl Numbered {
+    fn of<'a>(entries: impl Iterator<Item = &'a str>) -> Self {
+        let mut places = HashMap::new();
+        let mut words = Vec::new();
+        let numbers = entries
+            .map(|entry| {
+                *places.entry(entry).or_insert_with(|| {
+                    words.push(entry.to_string());
+                    words.len() - 1
+                })
+            })
+            .collect();
+        Self { words, numbers }
+    }
 }

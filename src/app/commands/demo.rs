@@ -147,7 +147,7 @@ pub fn run(session: &Session, quick: bool, out: &Path) -> anyhow::Result<()> {
     };
     let works = exhibition.draw(&visitors, &model, &watcher)?;
     clock.lap("Drawing");
-    let mut report = exhibition.report(&visitors, &works, Some(&train))?;
+    let mut report = exhibition.report(&visitors, &works, Some(&train), &watcher)?;
     report.title = "RAGAR: stickers re-drawn to their users' tastes".into();
     report
         .facts

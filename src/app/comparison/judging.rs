@@ -8,8 +8,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::Comparison;
-use crate::app::assembly::Labels;
-use crate::app::assembly::features;
+use crate::app::assembly::{StickerJudge, features};
 use crate::app::backend::Backend;
 use crate::app::exhibition::Visitor;
 use crate::data::image::ImageError;
@@ -18,16 +17,13 @@ use crate::evaluation::metric::{Metric, Scores};
 use crate::evaluation::perceptual::{perceptual_distances, picture_similarity};
 use crate::evaluation::ranking::rank_change;
 use crate::evaluation::similarity::{Comparison as With, mean_cosine, similarities};
-use crate::evaluation::truth::{Truth, TruthJudge};
+use crate::evaluation::truth::{Named, Truth};
 use crate::features::inception::InceptionExtractor;
 use crate::networks::inception::WIDTH;
 use crate::networks::lpips::Lpips;
 use crate::optimisation::Progress;
 use crate::pretrained::{hub, inception, lpips};
 use crate::reflection::discriminator::{Case, Discriminator as _};
-
-/// Cosine from which on a picture counts as an item of the catalogue: it is then not compared with itself.
-const SAME: f64 = 100.0 * (1.0 - 1e-6);
 
 /// Judges loaded and trained, and what they say of each user that no picture changes.
 pub struct Judges<'a> {
@@ -37,7 +33,7 @@ pub struct Judges<'a> {
     inception: Option<InceptionExtractor<Backend>>,
     /// Of all pictures of the catalogue: CLIP's, and Inception's where there is one.
     catalogue: (FeatureStatistics, Option<FeatureStatistics>),
-    truth: Option<(TruthJudge, Vec<Option<Truth>>)>,
+    truth: Option<(StickerJudge<'a>, Vec<Option<Truth>>)>,
     tastes: Vec<Vec<f32>>,
     texts: Vec<Vec<f32>>,
     /// Ranks of the references' own pictures.
@@ -133,7 +129,7 @@ impl<'a> Judges<'a> {
             lpips,
             inception,
             catalogue: (statistics(&comparison.items.visual), of_catalogue),
-            truth: truth(comparison, visitors)?,
+            truth: truth(comparison, visitors, progress)?,
             tastes: encode(visitors.iter().map(|v| v.sample.summary.as_str()).collect()),
             texts: encode(
                 visitors
@@ -220,6 +216,18 @@ impl<'a> Judges<'a> {
             .zip(&embeddings)
             .map(|(shown, embedding)| self.similar(shown.user, embedding))
             .collect();
+        if let Some((judge, truths)) = &self.truth {
+            let pictures: Vec<&RgbImage> = shown.iter().map(|shown| shown.picture).collect();
+            let named = judge.name(&pictures, &embeddings);
+            for ((scores, user), named) in all.iter_mut().zip(&users).zip(&named) {
+                scores.extend(
+                    truths[*user]
+                        .map(|truth| truth_scores(named, truth))
+                        .into_iter()
+                        .flatten(),
+                );
+            }
+        }
         if let (Some(drawn), Some(own)) = (&ranks, &self.ranks) {
             for ((scores, user), rank) in all.iter_mut().zip(&users).zip(drawn) {
                 scores.insert(Metric::RankChange, rank_change(own[*user], *rank));
@@ -244,7 +252,7 @@ impl<'a> Judges<'a> {
         }
     }
 
-    /// What CLIP and the truth's judge say.
+    /// What CLIP says.
     fn similar(&self, user: usize, embedding: &[f32]) -> Scores {
         let visitor = &self.visitors[user];
         let visual = &self.comparison.items.visual;
@@ -273,18 +281,6 @@ impl<'a> Judges<'a> {
         if let Some(target) = visitor.history.target {
             let target = std::slice::from_ref(&visual[target]);
             scores.insert(Metric::TargetImage, mean_cosine(embedding, target));
-        }
-        if let Some((judge, truths)) = &self.truth
-            && let Some(truth) = truths[user]
-        {
-            let cosine = |item: &Vec<f32>| mean_cosine(embedding, std::slice::from_ref(item));
-            let own = visual.iter().position(|item| cosine(item) > SAME);
-            let verdict = judge.judge(embedding, truth, own);
-            let share = |right: bool| f64::from(u8::from(right));
-            scores.insert(Metric::Style, share(verdict.style));
-            scores.insert(Metric::Glyph, share(verdict.glyph));
-            scores.insert(Metric::GlyphInFive, share(verdict.glyph_in_five));
-            scores.insert(Metric::Both, share(verdict.both));
         }
         scores
     }
@@ -366,23 +362,36 @@ fn add_means(
     }
 }
 
+/// What the judge of style and glyph says of one picture.
+fn truth_scores(named: &Named, truth: Truth) -> [(Metric, f64); 4] {
+    let verdict = named.verdict(truth);
+    let share = |right: bool| f64::from(u8::from(right));
+    [
+        (Metric::Style, share(verdict.style)),
+        (Metric::Glyph, share(verdict.glyph)),
+        (Metric::GlyphInFive, share(verdict.glyph_in_five)),
+        (Metric::Both, share(verdict.both)),
+    ]
+}
+
 /// The judge of style and glyph, and what each visitor's target shows, where the data know.
-fn truth(
-    comparison: &Comparison,
+fn truth<'a>(
+    comparison: &'a Comparison,
     visitors: &[Visitor<'_>],
-) -> anyhow::Result<Option<(TruthJudge, Vec<Option<Truth>>)>> {
-    let Some(labels) = Labels::of(&comparison.data) else {
-        return Ok(None);
-    };
-    let items = labels.items(&comparison.items.visual);
-    let judge = items.judge(&comparison.config.evaluation.style)?;
-    let shows = |target: usize| Truth {
-        style: items.styles[target],
-        glyph: items.glyphs[target],
-    };
-    let truths = visitors
-        .iter()
-        .map(|v| v.history.target.map(shows))
-        .collect();
-    Ok(Some((judge, truths)))
+    progress: &dyn Progress,
+) -> anyhow::Result<Option<(StickerJudge<'a>, Vec<Option<Truth>>)>> {
+    let judge = StickerJudge::open(
+        &comparison.config,
+        &comparison.data,
+        &comparison.items.visual,
+        &comparison.devices.frozen,
+        progress,
+    )?;
+    Ok(judge.map(|judge| {
+        let targets = visitors.iter().map(|v| v.history.target);
+        let truths = targets
+            .map(|target| target.map(|item| judge.shows(item)))
+            .collect();
+        (judge, truths)
+    }))
 }

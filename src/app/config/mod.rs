@@ -129,6 +129,11 @@ impl RunConfig {
         within("pretrain.llm", self.pretrain.llm.validate())?;
         within("pretrain.vae.trainer", self.pretrain.vae.trainer.validate())?;
         within("pretrain.unet", self.pretrain.unet.validate())?;
+        within("pretrain.recogniser", self.pretrain.recogniser.validate())?;
+        within(
+            "pretrain.recogniser.trainer",
+            self.pretrain.recogniser.trainer.validate(),
+        )?;
         within(
             "pretrain.unet.trainer",
             self.pretrain.unet.trainer.validate(),

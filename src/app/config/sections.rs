@@ -15,6 +15,7 @@ use crate::pretraining::captioner::CaptionerPretrainingConfig;
 use crate::pretraining::clip::ClipPretrainingConfig;
 use crate::pretraining::diffusion::DiffusionPretrainingConfig;
 use crate::pretraining::language::LanguagePretrainingConfig;
+use crate::pretraining::recogniser::RecogniserPretrainingConfig;
 use crate::pretraining::vae::VaePretrainingConfig;
 use crate::recommender::MicroConfig;
 use crate::training::recommender::RecommenderTrainingConfig;
@@ -112,8 +113,11 @@ pub struct ModelsConfig {
     pub ranking: PathBuf,
     /// What the frozen networks are stored and computed in; what trains is f32 in any case. bf16 where the device has it.
     pub dtype: NetworkDtype,
-    /// The autoencoder on whose latents `ragar pretrain unet` trains; nothing else reads it.
+    /// The autoencoder on whose latents `ragar pretrain unet` trains, and through which the recogniser's training pictures go;
+    /// nothing else reads it.
     pub vae: PathBuf,
+    /// The judge of glyphs, for stickers; empty, or taught others than the data's: CLIP's nearest pictures name them.
+    pub recogniser: PathBuf,
 }
 
 impl ModelsConfig {
@@ -152,6 +156,7 @@ impl Default for ModelsConfig {
             ranking: "runs/rank".into(),
             dtype: NetworkDtype::F32,
             vae: "assets/models/tiny/diffusion/vae".into(),
+            recogniser: "assets/models/tiny/recogniser".into(),
         }
     }
 }
@@ -361,4 +366,6 @@ pub struct PretrainConfig {
     pub vae: VaePretrainingConfig,
     /// `[pretrain.unet]`: the denoising network.
     pub unet: DiffusionPretrainingConfig,
+    /// `[pretrain.recogniser]`: the judge of glyphs.
+    pub recogniser: RecogniserPretrainingConfig,
 }

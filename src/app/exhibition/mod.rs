@@ -182,8 +182,9 @@ impl Exhibition<'_> {
         visitors: &[Visitor<'_>],
         works: &[Works],
         folder: Option<&Path>,
+        progress: &dyn Progress,
     ) -> anyhow::Result<ReportData> {
-        let judged = scores::judge(self, visitors, works)?;
+        let judged = scores::judge(self, visitors, works, progress)?;
         Ok(ReportData {
             title: "RAGAR: items re-drawn to their users' tastes".into(),
             introduction: match self.data.stickers() {

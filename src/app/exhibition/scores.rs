@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use image::RgbImage;
+
 use super::{Exhibition, Visitor, Works};
-use crate::app::assembly::Labels;
+use crate::app::assembly::StickerJudge;
 use crate::app::report::{Metric, RowKind, Score, ScoreRow, ScoreTable};
 use crate::evaluation::distance::structural_similarity;
 use crate::evaluation::interval::{Interval, bootstrap};
 use crate::evaluation::ranking::rank_change;
 use crate::evaluation::similarity::{Comparison, Similarities, similarities};
 use crate::evaluation::truth::{Bounds, Task, Truth, Verdict};
+use crate::optimisation::Progress;
 use crate::reflection::reward::Judgement;
 
 /// What the judges said.
@@ -28,6 +31,8 @@ pub struct Verdicts {
     pub methods: Vec<Vec<Verdict>>,
     /// Ceiling and floors.
     pub bounds: Bounds,
+    /// How style and glyph were named.
+    pub method: &'static str,
 }
 
 /// Judges references, targets, and every method's works.
@@ -38,6 +43,7 @@ pub fn judge(
     exhibition: &Exhibition<'_>,
     visitors: &[Visitor<'_>],
     works: &[Works],
+    progress: &dyn Progress,
 ) -> anyhow::Result<Judged> {
     let embedding = |item: usize| exhibition.items.visual[item].clone();
     let references: Vec<Vec<f32>> = visitors
@@ -51,7 +57,7 @@ pub fn judge(
     Ok(Judged {
         references: exhibition.judge(visitors, &references),
         targets: targets.map(|targets| exhibition.judge(visitors, &targets)),
-        truth: verdicts(exhibition, visitors, works)?,
+        truth: verdicts(exhibition, visitors, works, progress)?,
     })
 }
 
@@ -59,8 +65,16 @@ fn verdicts(
     exhibition: &Exhibition<'_>,
     visitors: &[Visitor<'_>],
     works: &[Works],
+    progress: &dyn Progress,
 ) -> anyhow::Result<Option<Verdicts>> {
-    let Some(labels) = Labels::of(exhibition.data) else {
+    let judge = StickerJudge::open(
+        exhibition.config,
+        exhibition.data,
+        &exhibition.items.visual,
+        &exhibition.devices.frozen,
+        progress,
+    )?;
+    let Some(judge) = judge else {
         return Ok(None);
     };
     let tasks: Option<Vec<Task>> = visitors
@@ -76,22 +90,20 @@ fn verdicts(
     let Some(tasks) = tasks else {
         return Ok(None);
     };
-    let items = labels.items(&exhibition.items.visual);
-    let evaluation = &exhibition.config.evaluation;
-    let judge = items.judge(&evaluation.style)?;
-    let truths: Vec<Truth> = tasks.iter().map(|task| items.truth(task)).collect();
+    let truths: Vec<Truth> = tasks.iter().map(|task| judge.shows(task.target)).collect();
     let methods = works
         .iter()
         .map(|works| {
-            let pairs = works.embeddings.iter().zip(&truths);
-            pairs
-                .map(|(embedding, truth)| judge.judge(embedding, *truth, None))
-                .collect()
+            let pictures: Vec<&RgbImage> = works.pictures.iter().collect();
+            let named = judge.name(&pictures, &works.embeddings);
+            let pairs = named.iter().zip(&truths);
+            pairs.map(|(named, truth)| named.verdict(*truth)).collect()
         })
         .collect();
     Ok(Some(Verdicts {
         methods,
-        bounds: items.bounds(&judge, &tasks, evaluation.seed),
+        bounds: judge.bounds(&tasks, exhibition.config.evaluation.seed)?,
+        method: judge.method(),
     }))
 }
 
@@ -221,10 +233,11 @@ fn main_table(exhibition: &Exhibition<'_>, works: &[Works], judged: &Judged) -> 
             Some(_) => "Right style, right glyph".into(),
             None => "What the ranking model says".into(),
         },
-        note: "style@1: a classifier trained on training pairs names the target's style. glyph@1 and glyph@5: the nearest real stickers \
-            show the target's glyph. ΔR: (rank of the reference − rank of the drawing) / rank of the reference, in the ranking model's list \
-            for the user. Means over users with 95 % bootstrap intervals."
-            .into(),
+        note: format!(
+            "{} ΔR: (rank of the reference − rank of the drawing) / rank of the reference, in the ranking model's list \
+            for the user. Means over users with 95 % bootstrap intervals.",
+            truth.map_or("", |truth| truth.method)
+        ),
         metrics,
         rows,
     }

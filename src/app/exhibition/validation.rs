@@ -9,7 +9,7 @@ use image::RgbImage;
 
 use super::Visitor;
 use crate::app::assembly::choice::{choice, chooser};
-use crate::app::assembly::{DataSet, Eyes, Generation, Labels, Ranking};
+use crate::app::assembly::{DataSet, Eyes, Generation, Ranking, StickerJudge};
 use crate::app::backend::{Backend, Devices};
 use crate::app::config::{InferenceConfig, RunConfig};
 use crate::app::files;
@@ -18,7 +18,7 @@ use crate::data::pixels::to_pictures;
 use crate::evaluation::interval::bootstrap;
 use crate::evaluation::ranking::rank_change;
 use crate::evaluation::similarity::cosine;
-use crate::evaluation::truth::{Task, Truth, TruthJudge};
+use crate::evaluation::truth::{Truth, Verdict};
 use crate::generation::drawing::Drawing;
 use crate::generation::preference::PreferenceModel;
 use crate::generation::sample::Sample;
@@ -43,7 +43,7 @@ pub struct HeldOut<'a> {
     references: Vec<Judgement>,
     keywords: Vec<Judgement>,
     /// Style and glyph, where the truth is known.
-    truth: Option<(TruthJudge, Vec<Truth>)>,
+    truth: Option<(StickerJudge<'a>, Vec<Truth>)>,
     folder: PathBuf,
 }
 
@@ -60,13 +60,13 @@ impl<'a> HeldOut<'a> {
         eyes: &'a Eyes,
         generation: &'a Generation,
         ranking: &'a Ranking,
-        items: &ItemFeatures,
+        items: &'a ItemFeatures,
         devices: &'a Devices,
         visitors: Vec<Visitor<'a>>,
         folder: &Path,
         progress: &dyn Progress,
     ) -> anyhow::Result<Self> {
-        let truth = truth(config, data, items, &visitors)?;
+        let truth = truth(config, data, items, devices, &visitors, progress)?;
         let mut held_out = Self {
             config,
             data,
@@ -208,7 +208,7 @@ impl<'a> HeldOut<'a> {
         };
         let (pictures, embeddings) = self.drawn(inference, samples, draw)?;
         let kept = self.keep(name, &pictures)?;
-        Ok((self.columns(&embeddings), kept))
+        Ok((self.columns(&pictures, &embeddings), kept))
     }
 
     /// The visitors' samples as they came.
@@ -219,7 +219,7 @@ impl<'a> HeldOut<'a> {
             .collect()
     }
 
-    fn columns(&self, embeddings: &[Vec<f32>]) -> Columns {
+    fn columns(&self, pictures: &[RgbImage], embeddings: &[Vec<f32>]) -> Columns {
         let judged = self.judge(embeddings);
         let reflection = &self.config.reflection;
         let each = judged.iter().zip(&self.references).zip(&self.keywords);
@@ -246,12 +246,14 @@ impl<'a> HeldOut<'a> {
             ("image_similarity", similarities),
         ];
         if let Some((judge, truths)) = &self.truth {
-            let verdicts: Vec<_> = embeddings
+            let pictures: Vec<&RgbImage> = pictures.iter().collect();
+            let named = judge.name(&pictures, embeddings);
+            let verdicts: Vec<Verdict> = named
                 .iter()
                 .zip(truths)
-                .map(|(own, truth)| judge.judge(own, *truth, None))
+                .map(|(named, truth)| named.verdict(*truth))
                 .collect();
-            let share = |right: fn(&crate::evaluation::truth::Verdict) -> bool| {
+            let share = |right: fn(&Verdict) -> bool| {
                 verdicts
                     .iter()
                     .map(|v| f64::from(u8::from(right(v))))
@@ -289,29 +291,23 @@ impl Validator<Backend> for HeldOut<'_> {
 }
 
 /// The judge of style and glyph with each visitor's right answer, where all have one.
-fn truth(
+fn truth<'a>(
     config: &RunConfig,
-    data: &DataSet,
-    items: &ItemFeatures,
+    data: &'a DataSet,
+    items: &'a ItemFeatures,
+    devices: &Devices,
     visitors: &[Visitor<'_>],
-) -> anyhow::Result<Option<(TruthJudge, Vec<Truth>)>> {
-    let tasks: Option<Vec<Task>> = visitors
-        .iter()
-        .map(|visitor| {
-            Some(Task {
-                history: visitor.history.history.clone(),
-                reference: visitor.sample.reference,
-                target: visitor.history.target?,
-            })
-        })
-        .collect();
-    let (Some(labels), Some(tasks)) = (Labels::of(data), tasks) else {
+    progress: &dyn Progress,
+) -> anyhow::Result<Option<(StickerJudge<'a>, Vec<Truth>)>> {
+    let targets = visitors.iter().map(|visitor| visitor.history.target);
+    let Some(targets) = targets.collect::<Option<Vec<usize>>>() else {
         return Ok(None);
     };
-    let labelled = labels.items(&items.visual);
-    let judge = labelled.judge(&config.evaluation.style)?;
-    let truths = tasks.iter().map(|task| labelled.truth(task)).collect();
-    Ok(Some((judge, truths)))
+    let judge = StickerJudge::open(config, data, &items.visual, &devices.frozen, progress)?;
+    Ok(judge.map(|judge| {
+        let truths = targets.iter().map(|target| judge.shows(*target)).collect();
+        (judge, truths)
+    }))
 }
 
 /// A user's id as a file's name: ids are anything, file names are not.

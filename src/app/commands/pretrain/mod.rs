@@ -6,7 +6,9 @@
 mod captioner;
 mod card;
 mod clip;
+mod decoded;
 mod language;
+mod recogniser;
 mod unet;
 mod vae;
 
@@ -119,6 +121,7 @@ pub fn run(
         PretrainNetwork::Llm => ground.finish(language::train(&ground)?),
         PretrainNetwork::Vae => ground.finish(vae::train(&ground)?),
         PretrainNetwork::Unet => ground.finish(unet::train(&ground)?),
+        PretrainNetwork::Recogniser => ground.finish(recogniser::train(&ground)?),
     }
 }
 

@@ -1,0 +1,208 @@
+//! Names the glyph of a sticker (ours; no part of the method): the judge of drawings whose right answer is known.
+//!
+//! A residual network (He et al., 2016) with group norms in place of batch norms, so that no picture depends on the others of its
+//! batch.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::activation::silu;
+use burn::tensor::{Tensor, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+use crate::nn::convolution::convolve;
+use crate::nn::norm::{group_norm, group_norm_silu};
+
+/// `model_type` of a recogniser's `config.json`.
+pub const MODEL_TYPE: &str = "ragar-recogniser";
+
+/// Its shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecogniserShape {
+    /// Channels after the first convolution.
+    pub stem_width: usize,
+    /// Side of its kernel, odd.
+    pub stem_kernel: usize,
+    /// Its stride.
+    pub stem_stride: usize,
+    /// Channels of the blocks, each of which halves height and width.
+    pub widths: Vec<usize>,
+    /// Groups of every norm.
+    pub norm_num_groups: usize,
+}
+
+/// A recogniser's `config.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecogniserConfig {
+    /// [`MODEL_TYPE`].
+    pub model_type: String,
+    /// Side of a picture, in pixels.
+    pub image_size: usize,
+    /// The network.
+    pub shape: RecogniserShape,
+    /// The glyphs, by code points, in the order of their scores.
+    pub glyphs: Vec<String>,
+}
+
+/// A configuration that makes no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct RecogniserConfigError {
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+fn convolution<B: Backend>(
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    device: &B::Device,
+) -> Conv2d<B> {
+    let around = kernel / 2;
+    Conv2dConfig::new(channels, [kernel, kernel])
+        .with_stride([stride, stride])
+        .with_padding(PaddingConfig2d::Explicit(around, around, around, around))
+        .with_bias(false)
+        .init(device)
+}
+
+impl RecogniserConfig {
+    /// # Errors
+    /// When it makes no network; the error names the field.
+    pub fn validate(&self) -> Result<(), RecogniserConfigError> {
+        let fail = |field, reason: String| Err(RecogniserConfigError { field, reason });
+        let shape = &self.shape;
+        let groups = shape.norm_num_groups;
+        let mut widths = shape.widths.iter().chain([&shape.stem_width]);
+        if self.glyphs.is_empty() {
+            return fail("glyphs", "empty: there is nothing to name".into());
+        }
+        if shape.widths.is_empty() {
+            return fail("shape.widths", "empty: at least one block is needed".into());
+        }
+        if groups == 0 || widths.any(|width| *width == 0 || width % groups != 0) {
+            return fail(
+                "shape.norm_num_groups",
+                format!(
+                    "stem_width = {} and widths = {:?} must be multiples of {groups}",
+                    shape.stem_width, shape.widths
+                ),
+            );
+        }
+        if shape.stem_kernel.is_multiple_of(2) {
+            return fail(
+                "shape.stem_kernel",
+                format!("{} must be odd", shape.stem_kernel),
+            );
+        }
+        if shape.stem_stride == 0 || self.image_size < shape.stem_stride << shape.widths.len() {
+            return fail(
+                "shape.stem_stride",
+                format!(
+                    "{} and {} blocks make nothing of {} pixels",
+                    shape.stem_stride,
+                    shape.widths.len(),
+                    self.image_size
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// Random weights.
+    ///
+    /// # Errors
+    /// See [`validate`](Self::validate).
+    pub fn init<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<Recogniser<B>, RecogniserConfigError> {
+        self.validate()?;
+        let shape = &self.shape;
+        let norm = |width: usize| GroupNormConfig::new(shape.norm_num_groups, width).init(device);
+        let inputs = [&shape.stem_width].into_iter().chain(&shape.widths);
+        let blocks = inputs.zip(&shape.widths).map(|(&from, &to)| ResidualBlock {
+            conv1: convolution([from, to], 3, 2, device),
+            norm1: norm(to),
+            conv2: convolution([to, to], 3, 1, device),
+            norm2: norm(to),
+            shortcut: convolution([from, to], 1, 2, device),
+        });
+        let last = shape.widths.last().copied().unwrap_or(shape.stem_width);
+        let first = [3, shape.stem_width];
+        Ok(Recogniser {
+            stem: convolution(first, shape.stem_kernel, shape.stem_stride, device),
+            stem_norm: norm(shape.stem_width),
+            blocks: blocks.collect(),
+            head: LinearConfig::new(last, self.glyphs.len()).init(device),
+        })
+    }
+}
+
+/// `silu(norm2(conv2(silu(norm1(conv1 x)))) + shortcut x)`, at half the height and width.
+#[derive(Module, Debug)]
+pub struct ResidualBlock<B: Backend> {
+    /// 3×3, stride 2.
+    pub conv1: Conv2d<B>,
+    /// After it.
+    pub norm1: GroupNorm<B>,
+    /// 3×3.
+    pub conv2: Conv2d<B>,
+    /// After it.
+    pub norm2: GroupNorm<B>,
+    /// 1×1, stride 2.
+    pub shortcut: Conv2d<B>,
+}
+
+impl<B: Backend> ResidualBlock<B> {
+    /// `[batch, in, height, width]` → `[batch, out, height / 2, width / 2]`, rounded up.
+    pub fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
+        let shortcut = convolve(&self.shortcut, input.clone());
+        let hidden = group_norm_silu(&self.norm1, convolve(&self.conv1, input));
+        silu(group_norm(&self.norm2, convolve(&self.conv2, hidden)) + shortcut)
+    }
+}
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct Recogniser<B: Backend> {
+    /// The first convolution.
+    pub stem: Conv2d<B>,
+    /// After it.
+    pub stem_norm: GroupNorm<B>,
+    /// What halves the map.
+    pub blocks: Vec<ResidualBlock<B>>,
+    /// From the mean over the last map to scores.
+    pub head: Linear<B>,
+}
+
+impl<B: Backend> Recogniser<B> {
+    /// Scores before a softmax: pixels `[batch, 3, height, width]` in [−1, 1] → `[batch, classes]`.
+    pub fn forward(&self, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
+        let stem = group_norm_silu(&self.stem_norm, convolve(&self.stem, pixels));
+        let map = self
+            .blocks
+            .iter()
+            .fold(stem, |map, block| block.forward(map));
+        let mean = map.flatten::<3>(2, 3).mean_dim(2).squeeze_dim::<2>(2);
+        self.head.forward(mean)
+    }
+
+    /// The places of the `count` largest scores of each picture, the largest first, the lower place first in a tie.
+    pub fn name(&self, pixels: Tensor<B, 4>, count: usize) -> Vec<Vec<usize>> {
+        let scores = self.forward(pixels);
+        let [_, classes] = scores.dims();
+        let values: Vec<f32> = scores.into_data().iter::<f32>().collect();
+        let rows = values.chunks(classes).map(|row| {
+            let mut order: Vec<usize> = (0..classes).collect();
+            order.sort_by(|a, b| row[*b].total_cmp(&row[*a]).then(a.cmp(b)));
+            order.truncate(count);
+            order
+        });
+        rows.collect()
+    }
+}
