@@ -17,6 +17,7 @@ mod module;
 mod report;
 mod tensors;
 mod transform;
+mod whole;
 
 pub use checkpoint::Checkpoint;
 pub use convert::convert_file;
@@ -26,3 +27,4 @@ pub use key_map::KeyMap;
 pub use module::{SaveDtype, hub_shapes, load_into, load_partial, save_from};
 pub use report::{LoadReport, Mismatch, Misshapen};
 pub use tensors::{read_tensors, read_tensors_with_metadata, write_tensors};
+pub use whole::write_whole;

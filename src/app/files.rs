@@ -1,28 +1,17 @@
 //! Writing results so that a reader never sees half a file.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use model_import::write_whole;
 
 /// Writes `bytes` to a temporary file beside `path`, forces it to disk and renames it into place.
 ///
 /// # Errors
 /// Names the file; the old content is still there after a failure such as a full disk.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let place = || format!("cannot write {}", path.display());
-    fs::create_dir_all(folder).with_context(place)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(place)?;
-    file.write_all(bytes).with_context(place)?;
-    file.as_file().sync_all().with_context(place)?;
-    let file = file.persist(path).with_context(place)?;
-    readable_by_all(&file).with_context(place)?;
-    Ok(())
+    write_whole(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Fills a folder beside `path` and puts it in place of whatever was there: a reader sees the old one or the whole new one.
@@ -54,18 +43,6 @@ pub fn write_folder(
         let _ = fs::rename(&old, path);
         return Err(error).with_context(place);
     }
-    Ok(())
-}
-
-/// Temporary files are private to their owner; results are not.
-#[cfg(unix)]
-fn readable_by_all(file: &fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable_by_all(_: &fs::File) -> std::io::Result<()> {
     Ok(())
 }
 

@@ -1,10 +1,9 @@
 //! Hub folders: `config.json` and what stands beside it, with errors that say what is wrong.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use model_import::ImportError;
+use model_import::{ImportError, write_whole};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -296,16 +295,7 @@ pub fn write_json(path: &Path, value: &Value) -> Result<(), FolderError> {
 /// # Errors
 /// When it cannot be written.
 pub fn write_text(path: &Path, text: &str) -> Result<(), FolderError> {
-    let attempt = || -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    attempt().map_err(|source| FolderError::Write {
+    write_whole(path, text.as_bytes()).map_err(|source| FolderError::Write {
         path: path.to_path_buf(),
         source,
     })

@@ -3,9 +3,9 @@
 //! The padding and truncation settings inside a `tokenizer.json` are ignored: whoever encodes says the length.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use model_import::write_whole;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 
@@ -566,17 +566,9 @@ fn pretty(value: &Value) -> String {
     text
 }
 
-/// Writes to a temporary beside the file, then renames.
+/// Writes a file whole or not at all.
 fn write(path: &Path, text: &str) -> Result<(), TokenizerError> {
-    let attempt = || -> std::io::Result<()> {
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    attempt().map_err(|source| TokenizerError::Write {
+    write_whole(path, text.as_bytes()).map_err(|source| TokenizerError::Write {
         path: path.to_path_buf(),
         source,
     })

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::TensorData;
 
 use crate::error::ImportError;
 use crate::format::Stored;
+use crate::whole::{Temporary, folder_of};
 
 /// A tensor about to be written.
 pub(crate) struct Planned {
@@ -43,13 +44,9 @@ pub(crate) fn write(
         }
         _ => ImportError::io(path, e),
     };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder).map_err(io)?;
+    std::fs::create_dir_all(folder_of(path)).map_err(io)?;
     let temporary = Temporary::beside(path);
-    let mut file = std::io::BufWriter::new(File::create(&temporary.0).map_err(io)?);
+    let mut file = std::io::BufWriter::new(File::create(temporary.path()).map_err(io)?);
     file.write_all(&header).map_err(io)?;
     for index in order {
         let tensor = data(index)?;
@@ -59,12 +56,7 @@ pub(crate) fn write(
     let file = file.into_inner().map_err(|e| io(e.into_error()))?;
     file.sync_all().map_err(io)?;
     drop(file);
-    std::fs::rename(&temporary.0, path).map_err(io)?;
-    // The rename itself must survive a crash too; not every file system lets a folder be synced.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
+    temporary.rename(path).map_err(io)
 }
 
 /// The length, the JSON padded to 8 bytes, and the size of the whole file.
@@ -106,27 +98,4 @@ fn header(
     header.append(&mut json);
     let needed = header.len() as u64 + offset;
     Ok((header, needed))
-}
-
-/// A half-written file, removed unless it was renamed.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn beside(path: &Path) -> Self {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self(path.with_file_name(format!(
-            ".{name}.{}-{}.partial",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        )))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // After the rename there is nothing left to remove.
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
