@@ -3,9 +3,9 @@
 //! The padding and truncation settings inside a `tokenizer.json` are ignored: whoever encodes says the length.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use model_import::write_whole;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 
@@ -566,10 +566,21 @@ fn pretty(value: &Value) -> String {
     text
 }
 
-/// Writes a file whole or not at all.
+/// Writes to a file beside it, then renames. (The room knows no model files, and so not how `model-import` does the same.)
 fn write(path: &Path, text: &str) -> Result<(), TokenizerError> {
-    write_whole(path, text.as_bytes()).map_err(|source| TokenizerError::Write {
-        path: path.to_path_buf(),
-        source,
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    let attempt = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    };
+    attempt().map_err(|source| {
+        let _ = fs::remove_file(&aside);
+        TokenizerError::Write {
+            path: path.to_path_buf(),
+            source,
+        }
     })
 }

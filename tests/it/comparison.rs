@@ -280,6 +280,7 @@ fn a_failed_user_is_counted_and_not_averaged() {
         users: ["a", "b", "c"].map(String::from).to_vec(),
         references: ["x", "y", "z"].map(String::from).to_vec(),
         groups: vec![0, 1, 2],
+        named_by: "",
         seeds: vec![0],
         methods: vec![
             method("sd", vec![style(0.0), style(0.0), style(1.0)], vec![]),

@@ -61,6 +61,7 @@ pub fn run(
             .map(|v| catalogue[v.sample.reference].id.clone())
             .collect(),
         groups: comparison.groups(&visitors),
+        named_by: judges.named_by(),
         seeds: comparison.seeds(),
         methods: Vec::new(),
         differences: Vec::new(),

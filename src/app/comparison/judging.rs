@@ -148,6 +148,12 @@ impl<'a> Judges<'a> {
         Ok(judges)
     }
 
+    /// How style and glyph are named; empty where nobody knows the right answers.
+    pub fn named_by(&self) -> &'static str {
+        let judge = self.truth.as_ref();
+        judge.map_or("", |(judge, _)| judge.method())
+    }
+
     /// Embeddings of pictures, at length one.
     fn embed(&self, shown: &[Shown<'_>]) -> Vec<Vec<f32>> {
         let visual = self.comparison.eyes.visual();

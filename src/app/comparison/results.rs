@@ -65,6 +65,8 @@ pub struct Results {
     pub references: Vec<String>,
     /// Which users intervals and tests take together: equal numbers.
     pub groups: Vec<usize>,
+    /// How style and glyph were named; empty where nobody knows the right answers.
+    pub named_by: &'static str,
     /// Seeds drawn from.
     pub seeds: Vec<u64>,
     /// The methods, in the order asked for; the targets' own pictures first, where they are known.
@@ -131,7 +133,7 @@ impl Results {
             (
                 Question::Truth,
                 "Is it the right answer?",
-                "style@1: a classifier trained on training pairs names the target's style. glyph@1 and glyph@5: the nearest real stickers show the target's glyph. CIS: 100 · cosine with the target's picture; LPIPS and SSIM to it, × 100.",
+                "CIS: 100 · cosine with the target's picture; LPIPS and SSIM to it, × 100.",
             ),
             (
                 Question::Ranking,
@@ -184,12 +186,16 @@ impl Results {
                 })
                 .collect(),
         });
+        let means = format!(
+            "Means over users with bootstrap intervals{}.",
+            self.together()
+        );
         (!metrics.is_empty()).then(|| ScoreTable {
             title: title.into(),
-            note: format!(
-                "{note} Means over users with bootstrap intervals{}.",
-                self.together()
-            ),
+            note: match question {
+                Question::Truth => format!("{} {note} {means}", self.named_by),
+                _ => format!("{note} {means}"),
+            },
             metrics: metrics.iter().map(|metric| column(*metric)).collect(),
             rows: rows.collect(),
         })
