@@ -207,7 +207,8 @@ fn judge(hits: &[bool], num_relevant: usize, cutoff: usize, kind: Ndcg) -> [f64;
         .enumerate()
         .filter(|&(_, &hit)| hit)
         .map(|(place, _)| discount(place))
-        .sum();
+        // A sum of nothing is −0, which people would be shown.
+        .fold(0.0, |sum, gain| sum + gain);
     let ideal_hits = match kind {
         Ndcg::Standard => num_relevant.min(cutoff),
         Ndcg::Micro => hits.iter().filter(|&&hit| hit).count().min(cutoff),
