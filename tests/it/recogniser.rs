@@ -14,7 +14,7 @@ use ragar::pretraining::recogniser::{
     RecogniserData, RecogniserPretrainingConfig, TrainedRecogniser, run, smoothed,
 };
 
-use crate::support::{Golden, TestBackend, compare, device, devices, golden_dir};
+use crate::support::{Golden, TestBackend, compare, device, devices, golden_dir, on_flex};
 
 /// The largest error may be this much of the largest value, as everywhere.
 const BOUNDS: (f32, f32) = (1e-5, 1e-4);
@@ -236,7 +236,13 @@ fn a_stopped_training_goes_on_to_the_same_weights() {
         let batch = to_batch(&images.iter().collect::<Vec<_>>(), &device());
         network.forward(batch).into_data().iter::<f32>().collect()
     };
-    assert_eq!(scores(&whole.network), scores(&resumed.network));
+    let (whole, resumed) = (scores(&whole.network), scores(&resumed.network));
+    if on_flex() {
+        assert_eq!(whole, resumed);
+    }
+    // Elsewhere kernels may sum in another order from run to run.
+    let apart = whole.iter().zip(&resumed).map(|(a, b)| (a - b).abs());
+    assert!(apart.fold(0.0, f32::max) < 1e-3, "{whole:?}, {resumed:?}");
 }
 
 #[test]
