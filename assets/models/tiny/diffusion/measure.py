@@ -1,4 +1,4 @@
-"""Draws the stickers from their captions with diffusers and asks the tiny CLIP, zero-shot, what it sees.
+"""Draws the stickers from their captions with diffusers and asks the tiny CLIP, zero-shot, what it sees; and the recogniser, which glyph.
 
     pip install torch transformers diffusers pillow
     python assets/models/tiny/diffusion/measure.py            # 122 held-out pairs
@@ -9,18 +9,22 @@
 
 import argparse
 import csv
+import json
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 HERE = Path(__file__).parent
 CLIP, STICKERS = HERE.parent / "clip", HERE.parents[2] / "stickers"
+RECOGNISER = HERE.parent / "recogniser"
 STYLES = {"flat": "smooth flat", "3d": "glossy 3d", "cartoon": "simple cartoon", "shaded": "soft shaded", "retro": "bold retro"}
 torch.set_grad_enabled(False)
 
@@ -39,6 +43,17 @@ def batches(values, size=128):
 
 def features(output):
     return normalize(getattr(output, "pooler_output", output), dim=-1)
+
+
+def recogniser():
+    """Pixels to glyphs, by code points: the judge of the results, as the golden file's script writes it."""
+    sys.path.insert(0, str(HERE.parents[3] / "tests" / "golden"))
+    from recogniser import Recogniser
+
+    config = json.loads((RECOGNISER / "config.json").read_text())
+    network = Recogniser(config["shape"], len(config["glyphs"])).eval()
+    network.load_state_dict({name: value.float() for name, value in load_file(RECOGNISER / "model.safetensors").items()})
+    return lambda pixels: [config["glyphs"][place] for part in batches(pixels) for place in network(part)[1].argmax(-1)]
 
 
 def main():
@@ -62,8 +77,10 @@ def main():
         ids = (words(part, padding="max_length", max_length=32, truncation=True, return_tensors="pt").input_ids for part in batches(prompts))
         return torch.cat([features(clip.get_text_features(input_ids=part)) for part in ids])
 
-    def pictures(images):
-        pixels = torch.tensor(np.stack([np.asarray(image, dtype=np.float32) for image in images])).permute(0, 3, 1, 2) / 127.5 - 1
+    def pixels_of(images):
+        return torch.tensor(np.stack([np.asarray(image, dtype=np.float32) for image in images])).permute(0, 3, 1, 2) / 127.5 - 1
+
+    def pictures(pixels):
         return torch.cat([features(clip.get_image_features(pixel_values=part)) for part in batches(pixels)])
 
     first = {}
@@ -76,14 +93,18 @@ def main():
     by_style = normalize(by_style - by_style.mean(0), dim=-1)
 
     def report(name, images):
-        seen = pictures(images)
+        pixels = pixels_of(images)
+        seen, recognised = pictures(pixels), name_glyphs(pixels)
         nearest = (seen @ by_glyph.T).topk(5).indices
         glyph = torch.tensor([glyphs.index(row["glyph"]) for row in chosen])
         style = torch.tensor([styles.index(row["style"]) for row in chosen])
         right = [(seen @ by_style.T).argmax(-1) == style, nearest[:, 0] == glyph, (nearest == glyph[:, None]).any(-1)]
         right.append(right[0] & right[1])
-        print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in right))
+        known = torch.tensor([found == row["glyph"] for found, row in zip(recognised, chosen)])
+        print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in right), end="; ")
+        print("by the recogniser: glyph@1 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in (known, right[0] & known)))
 
+    name_glyphs = recogniser()
     report("real", [Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB") for row in chosen])
     pipe = StableDiffusionPipeline.from_pretrained(options.pipeline, torch_dtype=torch.float32, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
