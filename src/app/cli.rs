@@ -202,7 +202,7 @@ pub enum Command {
         long_about = "Train a network of the tiny family on the stickers.\n\n\
             Only training pairs are seen; quality is measured on held-out pairs. The folder holds checkpoints, \
             metrics.jsonl and, in the end, model/: a Hugging Face folder with a model card. Stopped with Ctrl-C, the \
-            same command goes on from there. Order: clip, then captioner; vae and clip, then unet; vae, then recogniser; llm any time.",
+            same command goes on from there. Order: clip, then captioner; vae and clip, then unet; vae, then the recognisers; llm any time.",
         after_help = "Examples:\n  ragar pretrain clip --config configs/tiny.toml\n  \
             ragar pretrain unet --device cuda --set models.clip=runs/pretrain/clip/model --set models.vae=runs/pretrain/vae/model\n  \
             ragar pretrain vae --set pretrain.vae.trainer.steps=200"
@@ -214,7 +214,7 @@ pub enum Command {
         /// The run's folder [default: runs/pretrain/NETWORK]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// For clip, captioner and unet: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
+        /// For clip, captioner, unet and style-recogniser: a sticker folder whose other glyphs are learned from too (`ragar data stickers --set stickers.selection=all`)
         #[arg(long, value_name = "DIR")]
         extra: Option<PathBuf>,
         /// A folder of weights to start from. For unet: config.json, diffusion_pytorch_model.safetensors. For clip: a whole CLIP, whose text tower rests
@@ -239,11 +239,13 @@ pub enum PretrainNetwork {
     /// Denoising network on latents, conditioned on CLIP's text states
     Unet,
     /// Judge of glyphs, for drawings whose right answer is known
-    Recogniser,
+    GlyphRecogniser,
+    /// Judge of styles, for the same
+    StyleRecogniser,
 }
 
 impl PretrainNetwork {
-    /// The word on the command line and in `[pretrain.WORD]`.
+    /// The word on the command line and, with `_` for `-`, in `[pretrain.WORD]`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Clip => "clip",
@@ -251,7 +253,8 @@ impl PretrainNetwork {
             Self::Llm => "llm",
             Self::Vae => "vae",
             Self::Unet => "unet",
-            Self::Recogniser => "recogniser",
+            Self::GlyphRecogniser => "glyph-recogniser",
+            Self::StyleRecogniser => "style-recogniser",
         }
     }
 }

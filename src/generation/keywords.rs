@@ -22,6 +22,17 @@ pub enum Summary {
     Llm,
 }
 
+/// Whose keywords stand in the generator's own prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptKeywords {
+    /// Those of the whole history, as in the paper.
+    #[default]
+    History,
+    /// Those of the items that retrieval found (ours): what the user likes elsewhere does not reach the drawing.
+    Retrieved,
+}
+
 /// How prompts reach the language model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +50,10 @@ pub enum ChatPrompts {
 pub struct KeywordConfig {
     /// Which keywords of a history are kept.
     pub pool: PoolConfig,
+    /// Whose keywords stand in the generator's own prompt; the language model is told those of the whole history either way.
+    pub prompt: PromptKeywords,
+    /// Which keywords of retrieved items are kept for it; where none is, or nothing is retrieved, those of the history stand there.
+    pub retrieved: PoolConfig,
     /// Keywords or a written line.
     pub summary: Summary,
     /// Does an instruction-tuned model get its prompts as messages? The preference prompt never is one: its continuation
@@ -54,6 +69,11 @@ impl Default for KeywordConfig {
     fn default() -> Self {
         Self {
             pool: PoolConfig::default(),
+            prompt: PromptKeywords::default(),
+            retrieved: PoolConfig {
+                min_count: 1,
+                num_kept: 2,
+            },
             summary: Summary::default(),
             chat: ChatPrompts::default(),
             max_new_tokens: 48,

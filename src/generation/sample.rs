@@ -23,8 +23,10 @@ pub struct Sample {
     pub preference_prompt: String,
     /// Its token ids.
     pub preference_ids: Vec<u32>,
-    /// The generator's own prompt: the keywords and the reference's words ("Global").
+    /// The generator's own prompt: keywords (of the history or of what was retrieved) and the reference's words ("Global").
     pub global_prompt: String,
+    /// The same with the keywords of the whole history: what methods without retrieval draw from.
+    pub history_prompt: String,
     /// Places of the retrieved items in the history, the most similar first.
     pub retrieved: Vec<usize>,
     /// Their captions, in the same order.

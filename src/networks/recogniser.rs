@@ -1,4 +1,4 @@
-//! Names the glyph of a sticker (ours; no part of the method): the judge of drawings whose right answer is known.
+//! Names the glyph of a sticker, or its style (ours; no part of the method): the judge of drawings whose right answer is known.
 //!
 //! A residual network (He et al., 2016) with group norms in place of batch norms, so that no picture depends on the others of its
 //! batch.
@@ -15,6 +15,26 @@ use crate::nn::norm::{group_norm, group_norm_silu};
 
 /// `model_type` of a recogniser's `config.json`.
 pub const MODEL_TYPE: &str = "ragar-recogniser";
+
+/// What a recogniser names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aspect {
+    /// Which thing is drawn.
+    Glyph,
+    /// How it is drawn.
+    Style,
+}
+
+impl Aspect {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Glyph => "glyph",
+            Self::Style => "style",
+        }
+    }
+}
 
 /// Its shape.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +62,10 @@ pub struct RecogniserConfig {
     pub image_size: usize,
     /// The network.
     pub shape: RecogniserShape,
-    /// The glyphs, by code points, in the order of their scores.
-    pub glyphs: Vec<String>,
+    /// What it names.
+    pub aspect: Aspect,
+    /// The names, in the order of their scores: glyphs by code points, or styles.
+    pub names: Vec<String>,
 }
 
 /// A configuration that makes no network.
@@ -78,8 +100,8 @@ impl RecogniserConfig {
         let shape = &self.shape;
         let groups = shape.norm_num_groups;
         let mut widths = shape.widths.iter().chain([&shape.stem_width]);
-        if self.glyphs.is_empty() {
-            return fail("glyphs", "empty: there is nothing to name".into());
+        if self.names.is_empty() {
+            return fail("names", "empty: there is nothing to name".into());
         }
         if shape.widths.is_empty() {
             return fail("shape.widths", "empty: at least one block is needed".into());
@@ -138,7 +160,7 @@ impl RecogniserConfig {
             stem: convolution(first, shape.stem_kernel, shape.stem_stride, device),
             stem_norm: norm(shape.stem_width),
             blocks: blocks.collect(),
-            head: LinearConfig::new(last, self.glyphs.len()).init(device),
+            head: LinearConfig::new(last, self.names.len()).init(device),
         })
     }
 }

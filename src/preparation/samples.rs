@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::history::History;
 use crate::data::item::Catalogue;
-use crate::generation::keywords::UserKeywords;
+use crate::generation::keywords::{KeywordConfig, PromptKeywords, UserKeywords};
 use crate::generation::sample::Sample;
 use crate::retrieval::{RetrievalConfig, fuse, retrieve};
 use crate::text::TextTokenizer;
-use crate::text::keyword::parse;
+use crate::text::keyword::{parse, pool};
 use crate::text::prompt::PromptConfig;
 
 use super::items::ItemFeatures;
@@ -94,6 +94,8 @@ pub struct Preparation<'a> {
     pub max_prompt_tokens: usize,
     /// Retrieval's settings.
     pub retrieval: &'a RetrievalConfig,
+    /// Whose keywords the generator is told.
+    pub keywords: &'a KeywordConfig,
     /// Settings of this room.
     pub config: &'a PreparationConfig,
 }
@@ -145,6 +147,7 @@ impl Preparation<'_> {
         } else {
             fuse(&retrieved, &visual, self.retrieval)
         };
+        let found: Vec<usize> = retrieved.positions.iter().map(|at| kept[*at]).collect();
         let skipped = history.history.len() - kept.len();
         retrieved
             .positions
@@ -163,11 +166,11 @@ impl Preparation<'_> {
         }
 
         // (9) The generator's own prompt.
-        let global_prompt = self
-            .config
-            .global_prompt
-            .replace("{keywords}", &words.keywords.join(", "))
-            .replace("{reference}", &self.reference_words(reference));
+        let history_prompt = self.generator_prompt(&words.keywords, reference);
+        let global_prompt = match self.prompt_keywords(&found) {
+            Some(keywords) => self.generator_prompt(&keywords, reference),
+            None => history_prompt.clone(),
+        };
         let item = &self.catalogue[reference];
         let captions = retrieved.positions.iter();
         let captions = captions.map(|place| self.items.captions[history.history[*place]].clone());
@@ -182,12 +185,35 @@ impl Preparation<'_> {
             summary: words.summary.clone(),
             preference_prompt: prompt.before,
             preference_ids: ids,
-            global_prompt: global_prompt.trim_start_matches(", ").to_string(),
+            global_prompt,
+            history_prompt,
             retrieved: retrieved.positions,
             retrieved_preference: preference.0,
             reference_semantic: reference_semantic.clone(),
             reference_visual: self.items.visual[reference].clone(),
         })
+    }
+
+    fn generator_prompt(&self, keywords: &[String], reference: usize) -> String {
+        let prompt = &self.config.global_prompt;
+        let prompt = prompt
+            .replace("{keywords}", &keywords.join(", "))
+            .replace("{reference}", &self.reference_words(reference));
+        prompt.trim_start_matches(", ").to_string()
+    }
+
+    /// The keywords of retrieved items, the most similar first, where they stand in the generator's prompt and there are any.
+    fn prompt_keywords(&self, found: &[usize]) -> Option<Vec<String>> {
+        if self.keywords.prompt == PromptKeywords::History {
+            return None;
+        }
+        // Pooling prefers what comes later.
+        let answers = found.iter().rev();
+        let lists: Vec<Vec<String>> = answers
+            .map(|item| parse(&self.items.keywords[*item]))
+            .collect();
+        let kept = pool(&lists, &self.keywords.retrieved);
+        (!kept.is_empty()).then_some(kept)
     }
 
     fn reference_words(&self, reference: usize) -> String {

@@ -1,4 +1,4 @@
-//! The recogniser of glyphs from a folder, and back into one.
+//! A recogniser of glyphs or styles from a folder, and back into one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::folder::{FolderError, HubFolder, write_json};
 use crate::networks::recogniser::{MODEL_TYPE, Recogniser, RecogniserConfig};
 
-/// Opens a folder that `ragar pretrain recogniser` left.
+/// Opens a folder that `ragar pretrain glyph-recogniser` or `style-recogniser` left.
 ///
 /// # Errors
 /// Another architecture, a missing file, weights that do not fit.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Augmentation {
     /// Chance of a mirror image.
     pub flip: f64,
-    /// Largest shift along each axis, in parts of the side.
+    /// Largest shift along each axis, in parts of the side; by whole pixels, which blur no edge, where pictures are neither scaled nor turned.
     pub shift: f64,
     /// Smallest and largest scale.
     pub scale: [f64; 2],
@@ -40,7 +40,12 @@ impl Augmentation {
     pub(super) fn apply<R: Rng>(&self, image: &RgbImage, rng: &mut R) -> Vec<f32> {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let mut symmetric = |largest: f64| (2.0 * rng.random::<f64>() - 1.0) * largest;
-        let (shift_x, shift_y) = (symmetric(self.shift), symmetric(self.shift));
+        let resampled = self.scale != [1.0, 1.0] || self.rotation != 0.0;
+        let mut shift = |side: usize| {
+            let pixels = symmetric(self.shift) * side as f64;
+            if resampled { pixels } else { pixels.round() }
+        };
+        let (shift_x, shift_y) = (shift(width), shift(height));
         let angle = symmetric(self.rotation).to_radians();
         let gains = [0; 3].map(|_| 1.0 + symmetric(self.colour) as f32);
         let scale = self.scale[0] + (self.scale[1] - self.scale[0]) * rng.random::<f64>();
@@ -71,8 +76,8 @@ impl Augmentation {
                     continue;
                 }
                 // Where this pixel comes from.
-                let dx = (x as f64 - centre[0] - shift_x * width as f64) / scale;
-                let dy = (y as f64 - centre[1] - shift_y * height as f64) / scale;
+                let dx = (x as f64 - centre[0] - shift_x) / scale;
+                let dy = (y as f64 - centre[1] - shift_y) / scale;
                 let from_x = (cosine * dx + sine * dy) * mirror + centre[0];
                 let from_y = -sine * dx + cosine * dy + centre[1];
                 let colour = bilinear(image, from_x as f32, from_y as f32);
@@ -112,4 +117,40 @@ fn bilinear(image: &RgbImage, x: f32, y: f32) -> [f32; 3] {
         }
     }
     colour
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn what_is_only_moved_keeps_its_pixels() {
+        let image = RgbImage::from_fn(9, 9, |x, y| {
+            image::Rgb([(28 * x) as u8, (28 * y) as u8, 77])
+        });
+        let moved = Augmentation {
+            flip: 0.5,
+            shift: 0.3,
+            scale: [1.0, 1.0],
+            rotation: 0.0,
+            colour: 0.0,
+            erase: 0.0,
+        };
+        let turned = Augmentation {
+            rotation: 5.0,
+            ..moved.clone()
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let own = |values: &[f32]| {
+            values.iter().all(|value| {
+                let byte = (value + 1.0) * 127.5;
+                let byte = (byte.round() as i32, (byte - byte.round()).abs() < 1e-3);
+                byte.1 && (byte.0 == 77 || byte.0 == 255 || byte.0 % 28 == 0)
+            })
+        };
+        assert!((0..20).all(|_| own(&moved.apply(&image, &mut random))));
+        assert!(!(0..20).all(|_| own(&turned.apply(&image, &mut random))));
+    }
 }

@@ -1,8 +1,8 @@
-//! Training of the recogniser of glyphs on training pairs.
+//! Training of the recognisers of glyphs and of styles on training pairs.
 //!
 //! Cross-entropy with smoothed labels. There are only four or five pictures of each glyph, so they are moved, turned, scaled, tinted
-//! and partly hidden; part of them are shown as the generator's autoencoder gives them back, since what is judged later has been
-//! through it.
+//! and partly hidden; a style lives in edges and shades, which all that would blur, so there pictures are mirrored and moved by whole pixels
+//! only. Part of them are shown as the generator's autoencoder gives them back, since what is judged later has been through it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,17 +18,20 @@ use serde_json::json;
 
 use super::augmentation::Augmentation;
 use super::error::PretrainingError;
+use super::extra::ExtraPictures;
 use super::initial::seeded;
 use super::trainer::{Trainer, TrainerConfig, num_parameters};
 use super::vae::draw;
 use crate::data::pixels::to_batch;
 use crate::data::stickers::Sticker;
-use crate::networks::recogniser::{MODEL_TYPE, Recogniser, RecogniserConfig, RecogniserShape};
+use crate::networks::recogniser::{
+    Aspect, MODEL_TYPE, Recogniser, RecogniserConfig, RecogniserShape,
+};
 use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
 
 /// A run of recogniser training. None of these values comes from the paper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct RecogniserPretrainingConfig {
     /// The network.
     pub shape: RecogniserShape,
@@ -46,8 +49,9 @@ pub struct RecogniserPretrainingConfig {
     pub seed: u64,
 }
 
-impl Default for RecogniserPretrainingConfig {
-    fn default() -> Self {
+impl RecogniserPretrainingConfig {
+    /// What is shipped for glyphs.
+    pub fn glyphs() -> Self {
         Self {
             shape: RecogniserShape {
                 stem_width: 24,
@@ -86,9 +90,34 @@ impl Default for RecogniserPretrainingConfig {
             seed: 1,
         }
     }
-}
 
-impl RecogniserPretrainingConfig {
+    /// What is shipped for styles: the first convolution at full resolution, and nothing that blurs.
+    pub fn styles() -> Self {
+        let glyphs = Self::glyphs();
+        Self {
+            shape: RecogniserShape {
+                stem_width: 24,
+                stem_kernel: 3,
+                stem_stride: 1,
+                widths: vec![48, 96],
+                norm_num_groups: 8,
+            },
+            trainer: TrainerConfig {
+                steps: 1000,
+                ..glyphs.trainer
+            },
+            augmentation: Augmentation {
+                flip: 0.5,
+                shift: 0.08,
+                scale: [1.0, 1.0],
+                rotation: 0.0,
+                colour: 0.0,
+                erase: 0.0,
+            },
+            ..glyphs
+        }
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
@@ -122,16 +151,20 @@ impl RecogniserPretrainingConfig {
 pub struct Recognition {
     /// Pictures looked at.
     pub pictures: usize,
-    /// Share of right glyphs.
-    pub glyph: f64,
-    /// Share of glyphs among the first five.
-    pub glyph_in_five: f64,
+    /// Share of right names.
+    pub right: f64,
+    /// Share of right names among the first five; none where there are no more than five.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub right_in_five: Option<f64>,
 }
 
 impl std::fmt::Display for Recognition {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [glyph, five] = [self.glyph, self.glyph_in_five].map(|share| 100.0 * share);
-        write!(to, "glyph {glyph:.1} %, among five {five:.1} %")
+        write!(to, "right {:.1} %", 100.0 * self.right)?;
+        match self.right_in_five {
+            Some(share) => write!(to, ", among five {:.1} %", 100.0 * share),
+            None => Ok(()),
+        }
     }
 }
 
@@ -167,16 +200,19 @@ pub struct RecogniserData<'a> {
     pub stickers: &'a [Sticker],
     /// Their pictures, in the same order.
     pub images: &'a [RgbImage],
-    /// The same as the generator's autoencoder gives them back.
-    pub decoded: Option<&'a [RgbImage]>,
+    /// Further glyphs, from whose pictures styles are learned too.
+    pub extra: Option<ExtraPictures<'a>>,
+    /// Stickers and further glyphs as the generator's autoencoder gives them back.
+    pub decoded: Option<[&'a [RgbImage]; 2]>,
 }
 
-/// Trains on the pairs that are not held out; checkpoints and `metrics.jsonl` go to `folder`. A run that finds checkpoints there goes
+/// Trains to name `aspect` on the pairs that are not held out; checkpoints and `metrics.jsonl` go to `folder`. A run that finds checkpoints there goes
 /// on from the newest. Pictures are square, of one size, and seen in [−1, 1].
 ///
 /// # Errors
 /// When the configuration or the data do not fit, the loss is not finite, or the disk refuses.
 pub fn run<B: AutodiffBackend>(
+    aspect: Aspect,
     config: &RecogniserPretrainingConfig,
     data: &RecogniserData<'_>,
     folder: &Path,
@@ -186,12 +222,13 @@ pub fn run<B: AutodiffBackend>(
     interrupt: &Interrupt,
 ) -> Result<TrainedRecogniser<B::InnerBackend>, PretrainingError> {
     config.validate()?;
-    let lessons = Lessons::new(config, data)?;
+    let lessons = Lessons::new(aspect, config, data)?;
     let network_config = RecogniserConfig {
         model_type: MODEL_TYPE.into(),
         image_size: lessons.side,
         shape: config.shape.clone(),
-        glyphs: lessons.glyphs.clone(),
+        aspect,
+        names: lessons.names.clone(),
     };
     let network = network_config.init::<B>(device)?;
     let network = seeded(network, config.seed, |_| false);
@@ -199,7 +236,7 @@ pub fn run<B: AutodiffBackend>(
         "network": network_config,
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "images": lessons.training.len(),
+        "images": lessons.shown.len(),
     });
     let mut trainer = Trainer::<B, _>::open(
         &config.trainer,
@@ -209,7 +246,7 @@ pub fn run<B: AutodiffBackend>(
         frozen,
         progress,
     )?;
-    progress.begin("recogniser", config.trainer.steps);
+    progress.begin(&format!("{}s", aspect.word()), config.trainer.steps);
     while !trainer.is_finished() && !interrupt.is_raised() {
         let (pixels, answers) = lessons.batch::<B>(config, trainer.step(), device);
         let scores = trainer.module().forward(pixels);
@@ -239,32 +276,40 @@ pub fn run<B: AutodiffBackend>(
     })
 }
 
-/// A picture, the same out of the autoencoder, and the glyph's number; a glyph of held-out pairs alone has none.
+/// A picture, the same out of the autoencoder, and the number of its name; what only held-out pairs have, has none.
 #[derive(Clone, Copy)]
 struct Lesson<'a> {
     image: &'a RgbImage,
     decoded: Option<&'a RgbImage>,
-    glyph: Option<usize>,
+    name: Option<usize>,
 }
 
 struct Lessons<'a> {
     side: usize,
-    glyphs: Vec<String>,
+    names: Vec<String>,
+    /// Training pairs, then further glyphs.
+    shown: Vec<Lesson<'a>>,
     training: Vec<Lesson<'a>>,
     held_out: Vec<Lesson<'a>>,
 }
 
 impl<'a> Lessons<'a> {
     fn new(
+        aspect: Aspect,
         config: &RecogniserPretrainingConfig,
         data: &RecogniserData<'a>,
     ) -> Result<Self, PretrainingError> {
+        let name = |sticker: &'a Sticker| match aspect {
+            Aspect::Glyph => sticker.glyph.as_str(),
+            Aspect::Style => sticker.style.name(),
+        };
         let trained = data.stickers.iter().filter(|sticker| !sticker.held_out);
-        let glyphs: BTreeSet<&str> = trained.map(|sticker| sticker.glyph.as_str()).collect();
-        let glyphs: Vec<&str> = glyphs.into_iter().collect();
+        let names: BTreeSet<&str> = trained.map(name).collect();
+        let names: Vec<&str> = names.into_iter().collect();
         let side = data.images.first().map_or(0, RgbImage::width);
         let odd = |image: &&RgbImage| image.dimensions() != (side, side);
-        if let Some(odd) = data.images.iter().find(odd) {
+        let further = data.extra.map_or(&[][..], |extra| extra.images);
+        if let Some(odd) = data.images.iter().chain(further).find(odd) {
             return Err(PretrainingError::Data(format!(
                 "a picture of {:?} pixels among those of {side} × {side}",
                 odd.dimensions()
@@ -277,14 +322,19 @@ impl<'a> Lessons<'a> {
                 expected: "0 where no autoencoder is given",
             });
         }
+        let [own, more] = match data.decoded {
+            Some(decoded) => decoded.map(Some),
+            None => [None; 2],
+        };
+        let lesson = |sticker, image, decoded: Option<&'a [RgbImage]>, place: usize| Lesson {
+            image,
+            decoded: decoded.and_then(|all| all.get(place)),
+            name: names.binary_search(&name(sticker)).ok(),
+        };
         let lessons = |held_out: bool| -> Vec<Lesson<'a>> {
             let all = data.stickers.iter().zip(data.images).enumerate();
             all.filter(|(_, (sticker, _))| sticker.held_out == held_out)
-                .map(|(place, (sticker, image))| Lesson {
-                    image,
-                    decoded: data.decoded.and_then(|all| all.get(place)),
-                    glyph: glyphs.binary_search(&sticker.glyph.as_str()).ok(),
-                })
+                .map(|(place, (sticker, image))| lesson(sticker, image, own, place))
                 .collect()
         };
         let (training, held_out) = (lessons(false), lessons(true));
@@ -296,9 +346,18 @@ impl<'a> Lessons<'a> {
                 config.batch_size
             )));
         }
+        let mut shown = training.clone();
+        if let Some(extra) = data.extra {
+            let places = extra.usable(data.stickers).into_iter();
+            let lessons = places
+                .map(|place| lesson(&extra.stickers[place], &extra.images[place], more, place));
+            // A glyph that only they have is no name.
+            shown.extend(lessons.filter(|lesson| lesson.name.is_some()));
+        }
         Ok(Self {
             side: side as usize,
-            glyphs: glyphs.into_iter().map(String::from).collect(),
+            names: names.into_iter().map(String::from).collect(),
+            shown,
             training,
             held_out,
         })
@@ -313,17 +372,17 @@ impl<'a> Lessons<'a> {
     ) -> (Tensor<B, 4>, Vec<usize>) {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         random.set_stream(step as u64 + 1);
-        let places = draw(self.training.len(), config.batch_size, step, config.seed);
+        let places = draw(self.shown.len(), config.batch_size, step, config.seed);
         let mut pixels = Vec::with_capacity(places.len() * 3 * self.side * self.side);
         let mut answers = Vec::with_capacity(places.len());
         for place in places {
-            let lesson = &self.training[place];
+            let lesson = &self.shown[place];
             let image = match lesson.decoded {
                 Some(decoded) if random.random_bool(config.decoded_share) => decoded,
                 _ => lesson.image,
             };
             pixels.extend(config.augmentation.apply(image, &mut random));
-            answers.extend(lesson.glyph);
+            answers.extend(lesson.name);
         }
         let shape = [answers.len(), 3, self.side, self.side];
         (
@@ -349,21 +408,23 @@ fn measure<B: Backend>(
     lessons: &[Lesson<'_>],
     device: &Device<B>,
 ) -> Recognition {
-    let (mut first, mut in_five) = (0, 0);
+    let (mut first, mut in_five, mut all) = (0, 0, true);
     for lessons in lessons.chunks(64) {
         let images: Vec<&RgbImage> = lessons.iter().map(|lesson| lesson.image).collect();
-        let named = network.name(to_batch(&images, device), 5);
-        for (lesson, glyphs) in lessons.iter().zip(named) {
-            let Some(glyph) = lesson.glyph else { continue };
-            first += usize::from(glyphs.first() == Some(&glyph));
-            in_five += usize::from(glyphs.contains(&glyph));
+        // One more than five shows whether five are all.
+        let named = network.name(to_batch(&images, device), 6);
+        for (lesson, names) in lessons.iter().zip(named) {
+            all &= names.len() <= 5;
+            let Some(name) = lesson.name else { continue };
+            first += usize::from(names.first() == Some(&name));
+            in_five += usize::from(names.iter().take(5).any(|named| *named == name));
         }
     }
     let share = |count: usize| count as f64 / lessons.len().max(1) as f64;
     Recognition {
         pictures: lessons.len(),
-        glyph: share(first),
-        glyph_in_five: share(in_five),
+        right: share(first),
+        right_in_five: (!all).then(|| share(in_five)),
     }
 }
 

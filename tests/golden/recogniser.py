@@ -1,4 +1,4 @@
-"""The recogniser of glyphs, written a second time in torch: small random weights, and what each layer makes of three pictures.
+"""A recogniser of glyphs or styles, written a second time in torch: small random weights, and what each layer makes of three pictures.
 
     python tests/golden/recogniser.py
 
@@ -18,7 +18,8 @@ CONFIG = {
     "model_type": "ragar-recogniser",
     "image_size": 21,
     "shape": {"stem_width": 6, "stem_kernel": 5, "stem_stride": 2, "widths": [6, 10], "norm_num_groups": 2},
-    "glyphs": ["1f600", "1f436", "1f354", "2764", "1f308", "26bd", "1f680"],
+    "aspect": "glyph",
+    "names": ["1f600", "1f436", "1f354", "2764", "1f308", "26bd", "1f680"],
 }
 
 
@@ -55,7 +56,7 @@ class Recogniser(nn.Module):
 
 def main():
     torch.manual_seed(11)
-    network = Recogniser(CONFIG["shape"], len(CONFIG["glyphs"])).eval()
+    network = Recogniser(CONFIG["shape"], len(CONFIG["names"])).eval()
     with torch.no_grad():
         # Norms that do nothing would hide a missing one.
         for name, value in network.named_parameters():

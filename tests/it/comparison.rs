@@ -209,51 +209,68 @@ fn methods_are_drawn_judged_written_and_kept() {
 }
 
 #[test]
-fn who_names_the_glyphs_is_said_and_can_be_chosen() {
+fn who_names_glyph_and_style_is_said_and_can_be_chosen() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    let judged = |recogniser: &str| -> (Value, String) {
-        let place = format!("models.recogniser={recogniser}");
-        let results = eval(folder, "reference,history", &[&place]);
+    let judged = |glyphs: &str, styles: &str| -> (Value, String) {
+        let places = [
+            format!("models.glyph_recogniser={glyphs}"),
+            format!("models.style_recogniser={styles}"),
+        ];
+        let places = [places[0].as_str(), places[1].as_str()];
+        let results = eval(folder, "reference,history", &places);
         let page = std::fs::read_to_string(folder.join("out/table.md")).expect("a table");
         (results, page)
     };
-    let glyphs = |results: &Value, method: usize| -> Vec<f64> {
+    let scores = |results: &Value, method: usize, metric: &str| -> Vec<f64> {
         let scores = results["methods"][method]["scores"].as_array();
         let scores = scores.expect("scores").iter();
-        scores.filter_map(|s| s["glyph@1"].as_f64()).collect()
+        scores.filter_map(|s| s[metric].as_f64()).collect()
     };
-    // The shipped one knows the references' own pictures, and sees that a history's item is another glyph.
-    let (known, page) = judged("assets/models/tiny/recogniser");
-    assert!(
-        page.contains("a network trained on them names its glyph"),
-        "{page}"
-    );
-    assert_eq!(glyphs(&known, 1), [1.0; 3]);
-    assert_eq!(glyphs(&known, 2), [0.0; 3]);
-    // Without one, or with one that was taught other glyphs, CLIP's nearest pictures name them.
-    let (nearest, page) = judged("");
+    // The shipped ones know the references' own glyphs, and see that a history's item is another one, and that a
+    // reference is not in the style that is wanted.
+    let shipped = "assets/models/tiny/recogniser";
+    let (known, page) = judged(&format!("{shipped}/glyph"), &format!("{shipped}/style"));
+    for said in [
+        "a network trained on training pairs names the target's style",
+        "a network trained on them names its glyph",
+    ] {
+        assert!(page.contains(said), "{page}");
+    }
+    assert_eq!(scores(&known, 1, "glyph@1"), [1.0; 3]);
+    assert_eq!(scores(&known, 2, "glyph@1"), [0.0; 3]);
+    assert_eq!(scores(&known, 1, "style@1"), [0.0; 3]);
+    // Without them, or where the one of glyphs was taught others, CLIP names both.
+    let (nearest, page) = judged("", "");
     assert!(page.contains("the nearest real stickers"), "{page}");
-    let (other, _) = judged("tests/golden/recogniser/model");
+    assert!(page.contains("a classifier trained"), "{page}");
+    let (other, _) = judged("tests/golden/recogniser/model", "");
     assert_eq!(other, nearest);
 
-    // One that cannot be read is no reason to take another judge in silence.
+    // One that cannot be read, or that names something else, is no reason to take another judge in silence.
     let broken = folder.join("broken");
     std::fs::create_dir(&broken).expect("a folder");
     std::fs::write(broken.join("config.json"), "{\"model_type\": \"clip\"}").expect("a file");
-    let mut command = Command::cargo_bin("ragar").expect("the program is built");
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["eval", "--methods", "reference", "--quiet", "--run"]);
-    command.arg(folder.join("nothing"));
-    let place = format!("models.recogniser={}", broken.display());
-    for value in SMALLEST.iter().copied().chain([place.as_str()]) {
-        command.args(["--set", value]);
-    }
-    let output = command.output().expect("the program starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success());
+    let refused = |place: &str| -> String {
+        let mut command = Command::cargo_bin("ragar").expect("the program is built");
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.args(["eval", "--methods", "reference", "--quiet", "--run"]);
+        command.arg(folder.join("nothing"));
+        for value in SMALLEST.iter().copied().chain([place]) {
+            command.args(["--set", value]);
+        }
+        let output = command.output().expect("the program starts");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = refused(&format!("models.glyph_recogniser={}", broken.display()));
     assert!(
-        said.contains("models.recogniser") && said.contains("ragar-recogniser"),
+        said.contains("models.glyph_recogniser") && said.contains("ragar-recogniser"),
+        "{said}"
+    );
+    let said = refused(&format!("models.style_recogniser={shipped}/glyph"));
+    assert!(
+        said.contains("models.style_recogniser") && said.contains("names glyphs, not styles"),
         "{said}"
     );
 }
@@ -280,7 +297,7 @@ fn a_failed_user_is_counted_and_not_averaged() {
         users: ["a", "b", "c"].map(String::from).to_vec(),
         references: ["x", "y", "z"].map(String::from).to_vec(),
         groups: vec![0, 1, 2],
-        named_by: "",
+        named_by: String::new(),
         seeds: vec![0],
         methods: vec![
             method("sd", vec![style(0.0), style(0.0), style(1.0)], vec![]),

@@ -28,6 +28,7 @@ mod lpips;
 mod mapper;
 mod micro;
 mod precision;
+mod preparation;
 mod pretraining;
 mod ranking_folder;
 mod recogniser;

@@ -1,4 +1,4 @@
-//! The recogniser of glyphs: the numbers of a second writing in torch, folders, training.
+//! The recognisers of glyphs and styles: the numbers of a second writing in torch, folders, training.
 
 use std::path::Path;
 
@@ -7,9 +7,10 @@ use image::{Rgb, RgbImage};
 use model_import::SaveDtype;
 use ragar::data::pixels::to_batch;
 use ragar::data::stickers::{Sticker, Style};
-use ragar::networks::recogniser::{Recogniser, RecogniserConfig};
+use ragar::networks::recogniser::{Aspect, Recogniser, RecogniserConfig};
 use ragar::optimisation::{Decay, Interrupt, Silent};
 use ragar::pretrained::recogniser as pretrained;
+use ragar::pretraining::extra::ExtraPictures;
 use ragar::pretraining::recogniser::{
     RecogniserData, RecogniserPretrainingConfig, TrainedRecogniser, run, smoothed,
 };
@@ -52,7 +53,7 @@ fn every_layer_gives_the_reference_s_numbers() {
     let golden = Golden::open("recogniser");
     let folder = golden_dir("recogniser").join("model");
     let (config, network) = pretrained::open::<TestBackend>(&folder, &device()).unwrap();
-    assert_eq!(config.glyphs.len(), 7);
+    assert_eq!((config.aspect, config.names.len()), (Aspect::Glyph, 7));
     check(&golden, &network);
 }
 
@@ -93,7 +94,7 @@ fn a_broken_configuration_names_its_field() {
         change(&mut broken);
         broken.validate().unwrap_err().to_string()
     };
-    assert!(refused(&|c| c.glyphs.clear()).starts_with("glyphs: "));
+    assert!(refused(&|c| c.names.clear()).starts_with("names: "));
     assert!(refused(&|c| c.shape.widths = vec![9]).contains("multiples of 2"));
     assert!(refused(&|c| c.shape.stem_kernel = 4).contains("4 must be odd"));
     assert!(refused(&|c| c.shape.widths.clear()).contains("at least one block"));
@@ -162,7 +163,7 @@ fn stickers(held_out: [usize; 2]) -> (Vec<Sticker>, Vec<RgbImage>) {
 }
 
 fn small(steps: usize) -> RecogniserPretrainingConfig {
-    let mut config = RecogniserPretrainingConfig::default();
+    let mut config = RecogniserPretrainingConfig::glyphs();
     config.shape.stem_kernel = 3;
     config.shape.widths = vec![16];
     config.batch_size = 8;
@@ -176,12 +177,14 @@ fn small(steps: usize) -> RecogniserPretrainingConfig {
 }
 
 fn trained(
+    aspect: Aspect,
     config: &RecogniserPretrainingConfig,
     data: &RecogniserData<'_>,
     folder: &Path,
 ) -> TrainedRecogniser<TestBackend> {
     let devices = devices();
     run::<TestBackend>(
+        aspect,
         config,
         data,
         folder,
@@ -199,18 +202,63 @@ fn a_glyph_is_named_in_a_style_never_seen() {
     let data = RecogniserData {
         stickers: &stickers,
         images: &images,
-        decoded: Some(&images),
+        extra: None,
+        decoded: Some([&images, &[]]),
     };
     let folder = tempfile::tempdir().unwrap();
-    let report = trained(&small(60), &data, folder.path()).report;
+    let report = trained(Aspect::Glyph, &small(60), &data, folder.path()).report;
     assert_eq!(report.steps, 60);
     assert_eq!(
         (report.held_out.pictures, report.training.pictures),
         (1, 11)
     );
-    assert_eq!(report.held_out.glyph, 1.0, "{report:?}");
+    assert_eq!(report.held_out.right, 1.0, "{report:?}");
+    // Four glyphs: among five they all are.
+    assert_eq!(report.held_out.right_in_five, None);
     assert_eq!(report.held_out_decoded, Some(report.held_out));
-    assert!(report.training.glyph > 0.9, "{report:?}");
+    assert!(report.training.right > 0.9, "{report:?}");
+}
+
+#[test]
+fn a_style_is_named_of_a_glyph_never_seen_in_it() {
+    let (stickers, images) = stickers([2, 0]);
+    // Further glyphs; the first is one of the set's own and must not be learned from.
+    let mut more = Vec::new();
+    let mut pictures = Vec::new();
+    for (number, glyph) in ["g2", "h0", "h1"].into_iter().enumerate() {
+        for style in [Style::Flat, Style::Glossy, Style::Cartoon] {
+            more.push(Sticker {
+                glyph: glyph.into(),
+                style,
+                ..stickers[0].clone()
+            });
+            pictures.push(picture(number + 1, style));
+        }
+    }
+    let data = RecogniserData {
+        stickers: &stickers,
+        images: &images,
+        extra: Some(ExtraPictures {
+            stickers: &more,
+            images: &pictures,
+        }),
+        decoded: Some([&images, &pictures]),
+    };
+    let mut config = RecogniserPretrainingConfig::styles();
+    config.batch_size = 8;
+    config.shape.widths = vec![16];
+    config.trainer = small(60).trainer;
+    let folder = tempfile::tempdir().unwrap();
+    let trained = trained(Aspect::Style, &config, &data, folder.path());
+    assert_eq!(trained.config.aspect, Aspect::Style);
+    assert_eq!(trained.config.names, ["3d", "cartoon", "flat"]);
+    let report = trained.report;
+    assert_eq!(
+        (report.held_out.pictures, report.training.pictures),
+        (1, 11)
+    );
+    assert_eq!(report.held_out.right, 1.0, "{report:?}");
+    assert!(report.training.right > 0.9, "{report:?}");
 }
 
 #[test]
@@ -219,6 +267,7 @@ fn a_stopped_training_goes_on_to_the_same_weights() {
     let data = RecogniserData {
         stickers: &stickers,
         images: &images,
+        extra: None,
         decoded: None,
     };
     let config = |steps| {
@@ -229,9 +278,9 @@ fn a_stopped_training_goes_on_to_the_same_weights() {
         config
     };
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let whole = trained(&config(12), &data, whole.path());
-    trained(&config(6), &data, parts.path());
-    let resumed = trained(&config(12), &data, parts.path());
+    let whole = trained(Aspect::Glyph, &config(12), &data, whole.path());
+    trained(Aspect::Glyph, &config(6), &data, parts.path());
+    let resumed = trained(Aspect::Glyph, &config(12), &data, parts.path());
     let scores = |network: &Recogniser<TestBackend>| -> Vec<f32> {
         let batch = to_batch(&images.iter().collect::<Vec<_>>(), &device());
         network.forward(batch).into_data().iter::<f32>().collect()
@@ -254,9 +303,11 @@ fn what_cannot_be_trained_on_is_said() {
         let data = RecogniserData {
             stickers: &stickers,
             images,
+            extra: None,
             decoded: None,
         };
         run::<TestBackend>(
+            Aspect::Glyph,
             config,
             &data,
             folder.path(),

@@ -520,6 +520,7 @@ mod retrieved {
             preference_prompt: String::new(),
             preference_ids: Vec::new(),
             global_prompt: String::new(),
+            history_prompt: String::new(),
             retrieved: Vec::new(),
             retrieved_captions: retrieved.iter().map(ToString::to_string).collect(),
             reference_caption: "aaaa".into(),

@@ -68,6 +68,7 @@ fn sample(number: usize) -> Sample {
         preference_prompt: String::new(),
         preference_ids: (1..4 + number as u32).collect(),
         global_prompt: ["a cat", "dogs", "the end"][number % 3].into(),
+        history_prompt: String::new(),
         retrieved: vec![],
         retrieved_captions: vec!["a dog".into(), "the cat".into()],
         reference_caption: "a cat".into(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::DataSet;
 use crate::evaluation::truth::LabelledItems;
+use crate::networks::recogniser::Aspect;
 
 /// Style and glyph of every item, and whether training may see it.
 pub struct Labels {
@@ -29,9 +30,12 @@ impl Labels {
         })
     }
 
-    /// The glyphs by number.
-    pub fn glyphs(&self) -> &[String] {
-        &self.glyphs.words
+    /// Glyphs or styles by number.
+    pub fn names(&self, aspect: Aspect) -> &[String] {
+        match aspect {
+            Aspect::Glyph => &self.glyphs.words,
+            Aspect::Style => &self.styles.words,
+        }
     }
 
     /// With the items' embeddings.

@@ -10,9 +10,11 @@ pub mod preference;
 pub mod ranking;
 pub mod samples;
 pub mod sticker_judge;
+pub mod workshop;
 
 pub use data::DataSet;
 pub use labels::Labels;
 pub use networks::{Eyes, Generation, Language};
 pub use ranking::{AnyRanking, Ground, Ranking};
 pub use sticker_judge::StickerJudge;
+pub use workshop::Workshop;

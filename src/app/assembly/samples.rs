@@ -40,6 +40,7 @@ pub fn samples<'h>(
         tokenizer: &language.tokenizer,
         max_prompt_tokens: config.preference.max_prompt_tokens,
         retrieval: &config.retrieval,
+        keywords: &config.keywords,
         config: &config.preparation,
     };
     let answers: Vec<Vec<&str>> = histories

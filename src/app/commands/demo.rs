@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::evaluate::show;
 use super::train::{Parts, trainable};
-use crate::app::assembly::{DataSet, Eyes, Generation, Language, Ranking, features, samples};
+use crate::app::assembly::{DataSet, Eyes, Generation, Language, Ranking, Workshop};
 use crate::app::config::METHOD;
 use crate::app::exhibition::{Exhibition, Visitor};
 use crate::app::output::Output;
@@ -21,6 +21,9 @@ use crate::optimisation::Interrupt;
 pub const BUDGET: &[&str] = &[
     "data.train_users=200",
     "keywords.pool.num_kept=2",
+    "keywords.prompt=retrieved",
+    "keywords.retrieved.num_kept=1",
+    "preparation.reference_parts=1",
     "preference.retrieval_shift=true",
     "preference.mapper.d_model=128",
     "preference.mapper.num_encoder_layers=2",
@@ -51,6 +54,9 @@ pub const BUDGET: &[&str] = &[
 pub const QUICK: &[&str] = &[
     "data.train_users=8",
     "keywords.pool.num_kept=2",
+    "keywords.prompt=retrieved",
+    "keywords.retrieved.num_kept=1",
+    "preparation.reference_parts=1",
     "preference.mapper.d_model=128",
     "preference.mapper.num_encoder_layers=1",
     "preference.mapper.num_decoder_layers=1",
@@ -96,40 +102,28 @@ pub fn run(session: &Session, quick: bool, out: &Path) -> anyhow::Result<()> {
     let ranking = Ranking::train(config, &data, &eyes, rank, &devices, &watcher, &interrupt)?;
     clock.lap("Ranking model");
 
+    let workshop = Workshop {
+        devices,
+        data,
+        eyes,
+        generation,
+        language,
+        ranking,
+    };
+    let data = &workshop.data;
     let learners = data.users(Split::Train, config.data.train_users);
     let testers = data.users(Split::Test, config.evaluation.users);
-    let everyone: Vec<_> = learners.iter().chain(&testers).copied().collect();
-    let words = samples::items_of(&everyone);
-    let items = features::prepare(config, &data, &eyes, &language, &words, frozen, &watcher)?;
+    let everyone = learners.iter().chain(&testers).copied();
+    let items = workshop.prepare(config, everyone, &watcher)?;
     clock.lap("Captions and keywords");
 
-    let gather = |histories: Vec<_>| {
-        samples::samples(
-            config,
-            &data,
-            &language,
-            &items,
-            |user| ranking.user(user),
-            &histories,
-            output,
-        )
-    };
-    let learning = trainable(gather(learners)?, &ranking, output);
-    let visitors: Vec<Visitor<'_>> = gather(testers)?
-        .into_iter()
-        .filter(|(_, sample)| ranking.discriminator.covers(sample.reference))
-        .map(|(history, sample)| Visitor { history, sample })
-        .collect();
+    let learning = trainable(&workshop, config, &items, &learners, output)?;
+    let visitors = Visitor::all(&workshop, config, &items, &testers, output)?;
     let train = out.join("train");
     config.save(&train, "train", METHOD)?;
     let parts = Parts {
         config,
-        eyes: &eyes,
-        language: &language,
-        data: &data,
-        generation: &generation,
-        ranking: &ranking,
-        devices: &devices,
+        workshop: &workshop,
         held_out: None,
         accept_changes: false,
     };
@@ -138,12 +132,8 @@ pub fn run(session: &Session, quick: bool, out: &Path) -> anyhow::Result<()> {
 
     let exhibition = Exhibition {
         config,
-        data: &data,
-        eyes: &eyes,
-        generation: &generation,
-        ranking: &ranking,
+        workshop: &workshop,
         items: &items,
-        devices: &devices,
     };
     let works = exhibition.draw(&visitors, &model, &watcher)?;
     clock.lap("Drawing");

@@ -26,6 +26,8 @@ struct Drawn<'a> {
     reference: &'a str,
     keywords: &'a [String],
     summary: &'a str,
+    /// What the generator is told.
+    prompt: &'a str,
     /// Items of the history that retrieval kept, the most related first.
     retrieved: Vec<&'a str>,
     seed: u64,
@@ -137,6 +139,7 @@ pub fn run(
         ("user", history.user.clone()),
         ("reference", catalogue[history.reference].id.clone()),
         ("keywords", sample.keywords.join(", ")),
+        ("prompt", sample.global_prompt.clone()),
         ("seed", config.inference.seed.to_string()),
         ("steps", config.inference.num_steps.to_string()),
         ("guidance", config.inference.guidance_scale.to_string()),
@@ -153,6 +156,7 @@ pub fn run(
         reference: &catalogue[history.reference].id,
         keywords: &sample.keywords,
         summary: &sample.summary,
+        prompt: &sample.global_prompt,
         retrieved: sample
             .retrieved
             .iter()
@@ -162,12 +166,13 @@ pub fn run(
         checkpoint: &checkpoint,
     };
     let text = format!(
-        "{}: {} for user {}\n  keywords: {}\n  retrieved: {}",
+        "{}: {} for user {}\n  keywords: {}\n  retrieved: {}\n  prompt: {}",
         out.display(),
         drawn.reference,
         drawn.user,
         drawn.keywords.join(", "),
-        drawn.retrieved.join(", ")
+        drawn.retrieved.join(", "),
+        drawn.prompt
     );
     session.output.result(text, &drawn)
 }

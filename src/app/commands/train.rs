@@ -4,10 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::app::assembly::{
-    DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
-};
-use crate::app::backend::{Backend, Devices};
+use crate::app::assembly::{Generation, Workshop, preference};
+use crate::app::backend::Backend;
 use crate::app::config::{METHOD, RunConfig};
 use crate::app::exhibition::{HeldOut, Visitor};
 use crate::app::failure::{Interrupted, Usage};
@@ -19,6 +17,7 @@ use crate::generation::preference::PreferenceModel;
 use crate::generation::sample::Sample;
 use crate::networks::clip::Clip;
 use crate::optimisation::{Interrupt, Progress};
+use crate::preparation::ItemFeatures;
 use crate::reflection::RewardGradient;
 use crate::reflection::direct::Differentiable;
 use crate::reflection::discriminator::ClipVisualEncoder;
@@ -37,55 +36,28 @@ struct Report<'a> {
 pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     let config = &session.config;
-    let devices = session.devices()?;
-    let data = DataSet::open(&config.data, session.output)?;
     let watcher = session.output.watcher();
     let interrupt = Interrupt::install();
-    let frozen = &devices.frozen;
-    let eyes = Eyes::open(&config.models, frozen)?;
-    let generation = Generation::open(&config.models, frozen)?;
-    can_draw(config, &generation)?;
-    let language = Language::open(&config.models, frozen)?;
-    let ranking = &config.models.ranking;
-    let ranking = Ranking::open(config, &data, &eyes, ranking, frozen, &watcher)?;
+    let workshop = Workshop::open(session, config)?;
+    can_draw(config, &workshop.generation)?;
     config.save(out, "train", METHOD)?;
 
+    let data = &workshop.data;
     let histories = data.users(Split::Train, config.data.train_users);
     let watched = match config.training.validation.every {
         0 => Vec::new(),
         _ => data.users(Split::Validation, config.training.validation.users),
     };
-    let everyone: Vec<_> = histories.iter().chain(&watched).copied().collect();
-    let words = samples::items_of(&everyone);
-    let items = features::prepare(config, &data, &eyes, &language, &words, frozen, &watcher)?;
-    let gather = |histories: &[_]| {
-        let row = |user: &str| ranking.user(user);
-        samples::samples(
-            config,
-            &data,
-            &language,
-            &items,
-            row,
-            histories,
-            session.output,
-        )
-    };
-    let samples = trainable(gather(&histories)?, &ranking, session.output);
-    let watched: Vec<Visitor<'_>> = gather(&watched)?
-        .into_iter()
-        .filter(|(_, sample)| ranking.discriminator.covers(sample.reference))
-        .map(|(history, sample)| Visitor { history, sample })
-        .collect();
+    let everyone = histories.iter().chain(&watched).copied();
+    let items = workshop.prepare(config, everyone, &watcher)?;
+    let samples = trainable(&workshop, config, &items, &histories, session.output)?;
+    let watched = Visitor::all(&workshop, config, &items, &watched, session.output)?;
     let held_out = match watched.is_empty() {
         true => None,
         false => Some(HeldOut::new(
             config,
-            &data,
-            &eyes,
-            &generation,
-            &ranking,
+            &workshop,
             &items,
-            &devices,
             watched,
             &out.join("validation"),
             &watcher,
@@ -93,12 +65,7 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
     };
     let parts = Parts {
         config,
-        eyes: &eyes,
-        language: &language,
-        data: &data,
-        generation: &generation,
-        ranking: &ranking,
-        devices: &devices,
+        workshop: &workshop,
         held_out: held_out.as_ref(),
         accept_changes,
     };
@@ -134,43 +101,34 @@ pub fn can_draw(config: &RunConfig, generation: &Generation) -> Result<(), Usage
     Ok(())
 }
 
-/// Samples whose reference the ranking model can judge: a reference that it never saw has no rank.
+/// Samples whose reference the ranking model can judge; a note counts the others.
+///
+/// # Errors
+/// See [`Workshop::samples`].
 pub fn trainable(
-    samples: Vec<(&History, Sample)>,
-    ranking: &Ranking,
+    workshop: &Workshop,
+    config: &RunConfig,
+    items: &ItemFeatures,
+    histories: &[&History],
     output: Output,
-) -> Vec<Sample> {
-    let count = samples.len();
-    let kept: Vec<Sample> = samples
-        .into_iter()
-        .map(|(_, sample)| sample)
-        .filter(|sample| ranking.discriminator.covers(sample.reference))
-        .collect();
-    if kept.len() < count {
+) -> anyhow::Result<Vec<Sample>> {
+    let judged = |history: &&&History| workshop.ranking.discriminator.covers(history.reference);
+    let unknown = histories.len() - histories.iter().filter(judged).count();
+    if unknown > 0 {
         output.note(format!(
-            "{} users left out: the ranking model does not know their reference",
-            count - kept.len()
+            "{unknown} users left out: the ranking model does not know their reference"
         ));
     }
-    kept
+    let samples = workshop.samples(config, items, histories, output)?;
+    Ok(samples.into_iter().map(|(_, sample)| sample).collect())
 }
 
 /// What a training needs, loaded.
 pub struct Parts<'a> {
     /// Settings.
     pub config: &'a RunConfig,
-    /// CLIP.
-    pub eyes: &'a Eyes,
-    /// The language model, without a graph: training records one over the same weights.
-    pub language: &'a Language,
-    /// Items with their pictures.
-    pub data: &'a DataSet,
-    /// The generator.
-    pub generation: &'a Generation,
-    /// The judge.
-    pub ranking: &'a Ranking,
-    /// Where it all lives.
-    pub devices: &'a Devices,
+    /// Data, networks and the judge.
+    pub workshop: &'a Workshop,
     /// Users drawn for on the way, where `training.validation.every` asks for it.
     pub held_out: Option<&'a HeldOut<'a>>,
     /// Go on from a checkpoint of another configuration.
@@ -192,41 +150,47 @@ impl Parts<'_> {
         use burn::module::{AutodiffModule as _, Module as _};
 
         let config = self.config;
-        let language = self.language.tracked();
-        let device = &self.devices.train;
-        let model = preference::fresh(config, &language, self.generation, device)?;
-        let text = self.generation.text(self.eyes);
-        let visual = self.eyes.encoder();
+        let Workshop {
+            devices,
+            data,
+            eyes,
+            generation,
+            language,
+            ranking,
+        } = self.workshop;
+        let language = language.tracked();
+        let device = &devices.train;
+        let model = preference::fresh(config, &language, generation, device)?;
+        let text = generation.text(eyes);
+        let visual = eyes.encoder();
         let differentiable = config.reflection.gradient == RewardGradient::Direct;
         // Shares its weights; nothing of it is computed unless it is asked for.
-        let tracked_clip = Clip::<Backend>::from_inner(self.eyes.clip.network.clone()).no_grad();
+        let tracked_clip = Clip::<Backend>::from_inner(eyes.clip.network.clone()).no_grad();
         let tracked_visual = ClipVisualEncoder {
             clip: &tracked_clip,
-            preprocessing: &self.eyes.clip.preprocessing,
+            preprocessing: &eyes.clip.preprocessing,
         };
         let origin = [
-            ("clip", &self.eyes.clip.fingerprint),
+            ("clip", &eyes.clip.fingerprint),
             ("language_model", &language.fingerprint),
-            ("generator", &self.generation.fingerprint),
+            ("generator", &generation.fingerprint),
         ];
         let origin = origin.map(|(name, digest)| (name.to_string(), digest.clone()));
         let strength = config.reflection.strength;
-        let references = self
-            .generation
-            .references(self.data, samples.iter(), strength)?;
+        let references = generation.references(data, samples.iter(), strength)?;
         let training = PreferenceTraining::<Backend> {
             samples,
             frozen: Frozen {
                 text: &text,
-                generator: &self.generation.generator,
+                generator: &generation.generator,
                 visual: &visual,
-                discriminator: &self.ranking.discriminator,
+                discriminator: &ranking.discriminator,
                 references: references.as_ref(),
-                latent_shape: self.generation.latent_shape,
-                device: self.devices.frozen.clone(),
+                latent_shape: generation.latent_shape,
+                device: devices.frozen.clone(),
             },
             differentiable: differentiable.then(|| Differentiable {
-                generator: Generator::tracked(&self.generation.generator),
+                generator: Generator::tracked(&generation.generator),
                 visual: &tracked_visual,
             }),
             training: &config.training,
@@ -246,7 +210,7 @@ impl Parts<'_> {
             )
             .into());
         }
-        preference::save(folder, &model, &language, self.generation)?;
+        preference::save(folder, &model, &language, generation)?;
         Ok(model.valid())
     }
 }

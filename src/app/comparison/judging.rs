@@ -149,9 +149,9 @@ impl<'a> Judges<'a> {
     }
 
     /// How style and glyph are named; empty where nobody knows the right answers.
-    pub fn named_by(&self) -> &'static str {
+    pub fn named_by(&self) -> String {
         let judge = self.truth.as_ref();
-        judge.map_or("", |(judge, _)| judge.method())
+        judge.map_or_else(String::new, |(judge, _)| judge.method())
     }
 
     /// Embeddings of pictures, at length one.

@@ -460,6 +460,7 @@ impl Comparison {
             sample.summary,
             sample.preference_prompt,
             sample.global_prompt,
+            sample.history_prompt,
             self.items.captions[sample.reference],
             self.data.folder().catalogue[sample.reference].text,
             request.history.history,

@@ -66,7 +66,7 @@ pub struct Results {
     /// Which users intervals and tests take together: equal numbers.
     pub groups: Vec<usize>,
     /// How style and glyph were named; empty where nobody knows the right answers.
-    pub named_by: &'static str,
+    pub named_by: String,
     /// Seeds drawn from.
     pub seeds: Vec<u64>,
     /// The methods, in the order asked for; the targets' own pictures first, where they are known.

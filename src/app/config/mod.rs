@@ -129,11 +129,14 @@ impl RunConfig {
         within("pretrain.llm", self.pretrain.llm.validate())?;
         within("pretrain.vae.trainer", self.pretrain.vae.trainer.validate())?;
         within("pretrain.unet", self.pretrain.unet.validate())?;
-        within("pretrain.recogniser", self.pretrain.recogniser.validate())?;
-        within(
-            "pretrain.recogniser.trainer",
-            self.pretrain.recogniser.trainer.validate(),
-        )?;
+        let recognisers = [
+            ("pretrain.glyph_recogniser", &self.pretrain.glyph_recogniser),
+            ("pretrain.style_recogniser", &self.pretrain.style_recogniser),
+        ];
+        for (section, recogniser) in recognisers {
+            within(section, recogniser.validate())?;
+            within(&format!("{section}.trainer"), recogniser.trainer.validate())?;
+        }
         within(
             "pretrain.unet.trainer",
             self.pretrain.unet.trainer.validate(),

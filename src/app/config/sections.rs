@@ -113,11 +113,13 @@ pub struct ModelsConfig {
     pub ranking: PathBuf,
     /// What the frozen networks are stored and computed in; what trains is f32 in any case. bf16 where the device has it.
     pub dtype: NetworkDtype,
-    /// The autoencoder on whose latents `ragar pretrain unet` trains, and through which the recogniser's training pictures go;
+    /// The autoencoder on whose latents `ragar pretrain unet` trains, and through which the recognisers' training pictures go;
     /// nothing else reads it.
     pub vae: PathBuf,
     /// The judge of glyphs, for stickers; empty, or taught others than the data's: CLIP's nearest pictures name them.
-    pub recogniser: PathBuf,
+    pub glyph_recogniser: PathBuf,
+    /// The judge of styles, for stickers; empty, or taught others than the data's: a classifier on CLIP's embeddings names them.
+    pub style_recogniser: PathBuf,
 }
 
 impl ModelsConfig {
@@ -156,7 +158,8 @@ impl Default for ModelsConfig {
             ranking: "runs/rank".into(),
             dtype: NetworkDtype::F32,
             vae: "assets/models/tiny/diffusion/vae".into(),
-            recogniser: "assets/models/tiny/recogniser".into(),
+            glyph_recogniser: "assets/models/tiny/recogniser/glyph".into(),
+            style_recogniser: "assets/models/tiny/recogniser/style".into(),
         }
     }
 }
@@ -353,7 +356,7 @@ impl RankingConfig {
 }
 
 /// `[pretrain]`: how each network of the tiny family is trained.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainConfig {
     /// `[pretrain.clip]`: text and visual encoder.
@@ -366,6 +369,22 @@ pub struct PretrainConfig {
     pub vae: VaePretrainingConfig,
     /// `[pretrain.unet]`: the denoising network.
     pub unet: DiffusionPretrainingConfig,
-    /// `[pretrain.recogniser]`: the judge of glyphs.
-    pub recogniser: RecogniserPretrainingConfig,
+    /// `[pretrain.glyph_recogniser]`: the judge of glyphs.
+    pub glyph_recogniser: RecogniserPretrainingConfig,
+    /// `[pretrain.style_recogniser]`: the judge of styles.
+    pub style_recogniser: RecogniserPretrainingConfig,
+}
+
+impl Default for PretrainConfig {
+    fn default() -> Self {
+        Self {
+            clip: ClipPretrainingConfig::default(),
+            captioner: CaptionerPretrainingConfig::default(),
+            llm: LanguagePretrainingConfig::default(),
+            vae: VaePretrainingConfig::default(),
+            unet: DiffusionPretrainingConfig::default(),
+            glyph_recogniser: RecogniserPretrainingConfig::glyphs(),
+            style_recogniser: RecogniserPretrainingConfig::styles(),
+        }
+    }
 }

@@ -41,7 +41,7 @@ fn panel(
     let sample = &visitor.sample;
     let item = |item: usize, side: u32| -> anyhow::Result<Picture> {
         picture(
-            &exhibition.data.picture(item)?,
+            &exhibition.workshop.data.picture(item)?,
             describe(exhibition, item),
             side,
         )
@@ -90,7 +90,7 @@ fn panel(
             kind: DrawingKind::Target,
             picture: item(target, LARGE)?,
             marks: Vec::new(),
-            note: match exhibition.data.is_held_out(target) {
+            note: match exhibition.workshop.data.is_held_out(target) {
                 true => "never trained on".into(),
                 false => String::new(),
             },
@@ -115,9 +115,11 @@ fn panel(
 
 /// An item in words: what the picture shows where that is known, else its text.
 fn describe(exhibition: &Exhibition<'_>, item: usize) -> String {
-    match exhibition.data.stickers() {
+    match exhibition.workshop.data.stickers() {
         Some(stickers) => caption(&stickers.stickers[item]),
-        None => exhibition.data.folder().catalogue[item].text.clone(),
+        None => exhibition.workshop.data.folder().catalogue[item]
+            .text
+            .clone(),
     }
 }
 

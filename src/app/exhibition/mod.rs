@@ -12,10 +12,11 @@ use anyhow::Context as _;
 use burn::tensor::{Tensor, TensorData};
 use image::RgbImage;
 
+use crate::app::assembly::Workshop;
 use crate::app::assembly::choice::{choice, chooser};
-use crate::app::assembly::{DataSet, Eyes, Generation, Ranking};
-use crate::app::backend::{Backend, Devices};
+use crate::app::backend::Backend;
 use crate::app::config::{METHOD, RunConfig};
+use crate::app::output::Output;
 use crate::app::report::{Fact, ReportData};
 use crate::baselines::stable_diffusion;
 use crate::data::history::History;
@@ -38,18 +39,10 @@ const USERS_AT_ONCE: usize = 32;
 pub struct Exhibition<'a> {
     /// Settings.
     pub config: &'a RunConfig,
-    /// Items, users, and the truth where it is known.
-    pub data: &'a DataSet,
-    /// CLIP.
-    pub eyes: &'a Eyes,
-    /// The generator.
-    pub generation: &'a Generation,
-    /// The judge of ranks.
-    pub ranking: &'a Ranking,
+    /// Data, networks and the judge.
+    pub workshop: &'a Workshop,
     /// What the frozen networks say of items.
     pub items: &'a ItemFeatures,
-    /// Where it all lives.
-    pub devices: &'a Devices,
 }
 
 /// A user to draw for.
@@ -58,6 +51,26 @@ pub struct Visitor<'a> {
     pub history: &'a History,
     /// What the method made of it.
     pub sample: Sample,
+}
+
+impl<'a> Visitor<'a> {
+    /// The users whose reference the ranking model can judge.
+    ///
+    /// # Errors
+    /// See [`Workshop::samples`].
+    pub fn all(
+        workshop: &Workshop,
+        config: &RunConfig,
+        items: &ItemFeatures,
+        histories: &[&'a History],
+        output: Output,
+    ) -> anyhow::Result<Vec<Self>> {
+        let samples = workshop.samples(config, items, histories, output)?;
+        let visitors = samples.into_iter();
+        Ok(visitors
+            .map(|(history, sample)| Self { history, sample })
+            .collect())
+    }
 }
 
 /// One method's images, one for each user.
@@ -83,25 +96,27 @@ impl Exhibition<'_> {
         model: &PreferenceModel<Backend>,
         progress: &dyn Progress,
     ) -> anyhow::Result<Vec<Works>> {
-        let text = self.generation.text(self.eyes);
+        let text = self.workshop.generation.text(&self.workshop.eyes);
         let inference = &self.config.inference;
         let options = inference.options();
         let samples = visitors.iter().map(|visitor| &visitor.sample);
-        let references = self
-            .generation
-            .references(self.data, samples, inference.strength)?;
-        let visual = self.eyes.encoder();
-        let chooser = chooser(inference, &visual, self.ranking);
+        let references = self.workshop.generation.references(
+            &self.workshop.data,
+            samples,
+            inference.strength,
+        )?;
+        let visual = self.workshop.eyes.encoder();
+        let chooser = chooser(inference, &visual, &self.workshop.ranking);
         let drawing = Drawing {
-            generator: &self.generation.generator,
+            generator: &self.workshop.generation.generator,
             text: &text,
             options: &options,
             references: references.as_ref(),
-            latent_shape: self.generation.latent_shape,
+            latent_shape: self.workshop.generation.latent_shape,
             images_per_batch: inference.images_per_batch,
             choice: choice(inference, &chooser),
             seed: inference.seed,
-            device: &self.devices.frozen,
+            device: &self.workshop.devices.frozen,
         };
         let captions: Vec<String> = visitors
             .iter()
@@ -120,7 +135,7 @@ impl Exhibition<'_> {
             let mut pictures = Vec::new();
             let mut embeddings = Vec::new();
             let mut each = |images: Tensor<Backend, 4>| {
-                let embedded = self.eyes.encoder().encode(images.clone());
+                let embedded = self.workshop.eyes.encoder().encode(images.clone());
                 let [count, width] = embedded.dims();
                 let values: Vec<f32> = embedded.into_data().iter::<f32>().collect();
                 embeddings.extend(values.chunks(width).map(<[f32]>::to_vec));
@@ -169,8 +184,11 @@ impl Exhibition<'_> {
             })
             .collect();
         let data = TensorData::new(embeddings.concat(), [cases.len(), width]);
-        let features = Tensor::<Backend, 2>::from_data(data, &self.devices.frozen);
-        self.ranking.discriminator.judge_all(&cases, features)
+        let features = Tensor::<Backend, 2>::from_data(data, &self.workshop.devices.frozen);
+        self.workshop
+            .ranking
+            .discriminator
+            .judge_all(&cases, features)
     }
 
     /// The report: scores of all methods, pictures of the first visitors, curves of the training in `folder`.
@@ -187,7 +205,7 @@ impl Exhibition<'_> {
         let judged = scores::judge(self, visitors, works, progress)?;
         Ok(ReportData {
             title: "RAGAR: items re-drawn to their users' tastes".into(),
-            introduction: match self.data.stickers() {
+            introduction: match self.workshop.data.stickers() {
                 Some(_) => "Stickers for users who like one art style for one group of things and another for another. \
                     The right answer, the reference's glyph in the style that this user likes for its group, exists \
                     and was kept from all training."
@@ -195,7 +213,7 @@ impl Exhibition<'_> {
                 None => "Items of the users' histories, and the reference item as each method draws it.".into(),
             },
             facts: vec![
-                Fact::new("Device", &self.devices.name),
+                Fact::new("Device", &self.workshop.devices.name),
                 Fact::new("Users", visitors.len()),
                 Fact::new("Drawings, one kept", self.config.inference.candidates),
                 Fact::new("Data", self.config.data.folder.display()),

@@ -32,7 +32,7 @@ pub struct Verdicts {
     /// Ceiling and floors.
     pub bounds: Bounds,
     /// How style and glyph were named.
-    pub method: &'static str,
+    pub method: String,
 }
 
 /// Judges references, targets, and every method's works.
@@ -69,9 +69,9 @@ fn verdicts(
 ) -> anyhow::Result<Option<Verdicts>> {
     let judge = StickerJudge::open(
         exhibition.config,
-        exhibition.data,
+        &exhibition.workshop.data,
         &exhibition.items.visual,
-        &exhibition.devices.frozen,
+        &exhibition.workshop.devices.frozen,
         progress,
     )?;
     let Some(judge) = judge else {
@@ -236,7 +236,7 @@ fn main_table(exhibition: &Exhibition<'_>, works: &[Works], judged: &Judged) -> 
         note: format!(
             "{} ΔR: (rank of the reference − rank of the drawing) / rank of the reference, in the ranking model's list \
             for the user. Means over users with 95 % bootstrap intervals.",
-            truth.map_or("", |truth| truth.method)
+            truth.map_or("", |truth| truth.method.as_str())
         ),
         metrics,
         rows,
@@ -249,7 +249,7 @@ fn similarity_table(
     visitors: &[Visitor<'_>],
     works: &[Works],
 ) -> ScoreTable {
-    let catalogue = &exhibition.data.folder().catalogue;
+    let catalogue = &exhibition.workshop.data.folder().catalogue;
     let visual = &exhibition.items.visual;
     let tastes: Vec<&str> = visitors
         .iter()
@@ -259,7 +259,7 @@ fn similarity_table(
         .iter()
         .map(|visitor| catalogue[visitor.sample.reference].text.as_str())
         .collect();
-    let semantic = exhibition.eyes.semantic();
+    let semantic = exhibition.workshop.eyes.semantic();
     let encode = |texts: &[&str]| -> Vec<Vec<f32>> {
         texts
             .chunks(64)
@@ -361,7 +361,7 @@ fn structure(exhibition: &Exhibition<'_>, visitors: &[Visitor<'_>], works: &Work
         .zip(&works.pictures)
         .filter_map(|(visitor, drawn)| {
             let item = visitor.history.target.unwrap_or(visitor.sample.reference);
-            let truth = exhibition.data.picture(item).ok()?;
+            let truth = exhibition.workshop.data.picture(item).ok()?;
             let (width, height) = drawn.dimensions();
             let filter = image::imageops::FilterType::CatmullRom;
             let truth = image::imageops::resize(&truth, width, height, filter);

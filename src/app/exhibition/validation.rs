@@ -9,8 +9,8 @@ use image::RgbImage;
 
 use super::Visitor;
 use crate::app::assembly::choice::{choice, chooser};
-use crate::app::assembly::{DataSet, Eyes, Generation, Ranking, StickerJudge};
-use crate::app::backend::{Backend, Devices};
+use crate::app::assembly::{StickerJudge, Workshop};
+use crate::app::backend::Backend;
 use crate::app::config::{InferenceConfig, RunConfig};
 use crate::app::files;
 use crate::app::pictures::png;
@@ -34,11 +34,7 @@ pub type Columns = BTreeMap<String, Vec<f64>>;
 /// Held-out users, drawn for as test users will be: the same sampler, steps and noise.
 pub struct HeldOut<'a> {
     config: &'a RunConfig,
-    data: &'a DataSet,
-    eyes: &'a Eyes,
-    generation: &'a Generation,
-    ranking: &'a Ranking,
-    devices: &'a Devices,
+    workshop: &'a Workshop,
     visitors: Vec<Visitor<'a>>,
     references: Vec<Judgement>,
     keywords: Vec<Judgement>,
@@ -53,27 +49,18 @@ impl<'a> HeldOut<'a> {
     ///
     /// # Errors
     /// When the schedule refuses `inference.num_steps`, or a file cannot be written.
-    #[allow(clippy::too_many_arguments)]
     pub fn new(
         config: &'a RunConfig,
-        data: &'a DataSet,
-        eyes: &'a Eyes,
-        generation: &'a Generation,
-        ranking: &'a Ranking,
+        workshop: &'a Workshop,
         items: &'a ItemFeatures,
-        devices: &'a Devices,
         visitors: Vec<Visitor<'a>>,
         folder: &Path,
         progress: &dyn Progress,
     ) -> anyhow::Result<Self> {
-        let truth = truth(config, data, items, devices, &visitors, progress)?;
+        let truth = truth(config, workshop, items, &visitors, progress)?;
         let mut held_out = Self {
             config,
-            data,
-            eyes,
-            generation,
-            ranking,
-            devices,
+            workshop,
             visitors,
             references: Vec::new(),
             keywords: Vec::new(),
@@ -106,7 +93,7 @@ impl<'a> HeldOut<'a> {
             .samples()
             .iter()
             .take(config.training.validation.pictures)
-            .map(|sample| held_out.data.picture(sample.reference))
+            .map(|sample| workshop.data.picture(sample.reference))
             .collect();
         held_out.keep("reference", &references?)?;
         progress.end();
@@ -124,27 +111,29 @@ impl<'a> HeldOut<'a> {
             &mut dyn FnMut(Tensor<Backend, 4>),
         ) -> Result<(), crate::networks::scheduler::SchedulerError>,
     ) -> anyhow::Result<(Vec<RgbImage>, Vec<Vec<f32>>)> {
-        let text = self.generation.text(self.eyes);
+        let text = self.workshop.generation.text(&self.workshop.eyes);
         let options = inference.options();
-        let references =
-            self.generation
-                .references(self.data, samples.iter().copied(), inference.strength)?;
-        let visual = self.eyes.encoder();
-        let chooser = chooser(inference, &visual, self.ranking);
+        let references = self.workshop.generation.references(
+            &self.workshop.data,
+            samples.iter().copied(),
+            inference.strength,
+        )?;
+        let visual = self.workshop.eyes.encoder();
+        let chooser = chooser(inference, &visual, &self.workshop.ranking);
         let drawing = Drawing {
-            generator: &self.generation.generator,
+            generator: &self.workshop.generation.generator,
             text: &text,
             options: &options,
             references: references.as_ref(),
-            latent_shape: self.generation.latent_shape,
+            latent_shape: self.workshop.generation.latent_shape,
             images_per_batch: inference.images_per_batch,
             choice: choice(inference, &chooser),
             seed: inference.seed,
-            device: &self.devices.frozen,
+            device: &self.workshop.devices.frozen,
         };
         let (mut pictures, mut embeddings) = (Vec::new(), Vec::new());
         draw(&drawing, samples, &mut |images| {
-            let embedded = self.eyes.encoder().encode(images.clone());
+            let embedded = self.workshop.eyes.encoder().encode(images.clone());
             let [_, width] = embedded.dims();
             let values: Vec<f32> = embedded.into_data().iter::<f32>().collect();
             embeddings.extend(values.chunks(width).map(<[f32]>::to_vec));
@@ -167,8 +156,11 @@ impl<'a> HeldOut<'a> {
             })
             .collect();
         let data = TensorData::new(embeddings.concat(), [cases.len(), width]);
-        let features = Tensor::<Backend, 2>::from_data(data, &self.devices.frozen);
-        self.ranking.discriminator.judge_all(&cases, features)
+        let features = Tensor::<Backend, 2>::from_data(data, &self.workshop.devices.frozen);
+        self.workshop
+            .ranking
+            .discriminator
+            .judge_all(&cases, features)
     }
 
     /// Writes the first visitors' pictures to `<name>/<user>.png`.
@@ -293,9 +285,8 @@ impl Validator<Backend> for HeldOut<'_> {
 /// The judge of style and glyph with each visitor's right answer, where all have one.
 fn truth<'a>(
     config: &RunConfig,
-    data: &'a DataSet,
+    workshop: &'a Workshop,
     items: &'a ItemFeatures,
-    devices: &Devices,
     visitors: &[Visitor<'_>],
     progress: &dyn Progress,
 ) -> anyhow::Result<Option<(StickerJudge<'a>, Vec<Truth>)>> {
@@ -303,7 +294,8 @@ fn truth<'a>(
     let Some(targets) = targets.collect::<Option<Vec<usize>>>() else {
         return Ok(None);
     };
-    let judge = StickerJudge::open(config, data, &items.visual, &devices.frozen, progress)?;
+    let (data, frozen) = (&workshop.data, &workshop.devices.frozen);
+    let judge = StickerJudge::open(config, data, &items.visual, frozen, progress)?;
     Ok(judge.map(|judge| {
         let truths = targets.iter().map(|target| judge.shows(*target)).collect();
         (judge, truths)

@@ -196,7 +196,7 @@ impl<'a, B: AutodiffBackend> Pmg<'a, B> {
                     noising.draw(&mut random, steps, latents.shape());
                 }
                 let prompts: Vec<&str> =
-                    examples.iter().map(|e| e.global_prompt.as_str()).collect();
+                    examples.iter().map(|e| e.history_prompt.as_str()).collect();
                 let global = self.studio.drawing.text.encode(&prompts).states;
                 let ids: Vec<Vec<u32>> =
                     examples.iter().map(|e| e.preference_ids.clone()).collect();
@@ -273,7 +273,7 @@ impl<B: AutodiffBackend> Method for Pmg<'_, B> {
             .iter()
             .map(|sample| self.studio.catalogue[sample.reference].text.as_str())
             .collect();
-        let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
+        let prompts: Vec<&str> = samples.iter().map(|s| s.history_prompt.as_str()).collect();
         let ids: Vec<Vec<u32>> = samples.iter().map(|s| s.preference_ids.clone()).collect();
         let text = self.studio.drawing.text;
         let whole = model.forward(self.networks.llama, &ids, text.encode(&prompts).states);

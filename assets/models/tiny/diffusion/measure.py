@@ -1,4 +1,4 @@
-"""Draws the stickers from their captions with diffusers and asks the tiny CLIP, zero-shot, what it sees; and the recogniser, which glyph.
+"""Draws the stickers from their captions with diffusers and asks the tiny CLIP, zero-shot, what it sees; and the recognisers, which glyph in which style.
 
     pip install torch transformers diffusers pillow
     python assets/models/tiny/diffusion/measure.py            # 122 held-out pairs
@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 HERE = Path(__file__).parent
 CLIP, STICKERS = HERE.parent / "clip", HERE.parents[2] / "stickers"
-RECOGNISER = HERE.parent / "recogniser"
+RECOGNISERS = HERE.parent / "recogniser"
 STYLES = {"flat": "smooth flat", "3d": "glossy 3d", "cartoon": "simple cartoon", "shaded": "soft shaded", "retro": "bold retro"}
 torch.set_grad_enabled(False)
 
@@ -45,15 +45,16 @@ def features(output):
     return normalize(getattr(output, "pooler_output", output), dim=-1)
 
 
-def recogniser():
-    """Pixels to glyphs, by code points: the judge of the results, as the golden file's script writes it."""
+def recogniser(aspect):
+    """Pixels to glyphs (by code points) or styles: a judge of the results, as the golden file's script writes it."""
     sys.path.insert(0, str(HERE.parents[3] / "tests" / "golden"))
     from recogniser import Recogniser
 
-    config = json.loads((RECOGNISER / "config.json").read_text())
-    network = Recogniser(config["shape"], len(config["glyphs"])).eval()
-    network.load_state_dict({name: value.float() for name, value in load_file(RECOGNISER / "model.safetensors").items()})
-    return lambda pixels: [config["glyphs"][place] for part in batches(pixels) for place in network(part)[1].argmax(-1)]
+    folder = RECOGNISERS / aspect
+    config = json.loads((folder / "config.json").read_text())
+    network = Recogniser(config["shape"], len(config["names"])).eval()
+    network.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
+    return lambda pixels: [config["names"][place] for part in batches(pixels) for place in network(part)[1].argmax(-1)]
 
 
 def main():
@@ -94,17 +95,18 @@ def main():
 
     def report(name, images):
         pixels = pixels_of(images)
-        seen, recognised = pictures(pixels), name_glyphs(pixels)
+        seen = pictures(pixels)
         nearest = (seen @ by_glyph.T).topk(5).indices
         glyph = torch.tensor([glyphs.index(row["glyph"]) for row in chosen])
         style = torch.tensor([styles.index(row["style"]) for row in chosen])
         right = [(seen @ by_style.T).argmax(-1) == style, nearest[:, 0] == glyph, (nearest == glyph[:, None]).any(-1)]
         right.append(right[0] & right[1])
-        known = torch.tensor([found == row["glyph"] for found, row in zip(recognised, chosen)])
+        known = [torch.tensor([found == row[aspect] for found, row in zip(ask(pixels), chosen)]) for aspect, ask in recognisers.items()]
+        known.append(known[0] & known[1])
         print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in right), end="; ")
-        print("by the recogniser: glyph@1 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in (known, right[0] & known)))
+        print("by the recognisers: style %.1f %%, glyph@1 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in known))
 
-    name_glyphs = recogniser()
+    recognisers = {aspect: recogniser(aspect) for aspect in ("style", "glyph")}
     report("real", [Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB") for row in chosen])
     pipe = StableDiffusionPipeline.from_pretrained(options.pipeline, torch_dtype=torch.float32, safety_checker=None)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)

@@ -27,6 +27,7 @@ use crate::app::files;
 use crate::app::output::Watcher;
 use crate::app::session::Session;
 use crate::data::stickers::{Sticker, Stickers};
+use crate::networks::recogniser::Aspect;
 use crate::optimisation::Interrupt;
 use crate::pretraining::extra::ExtraPictures;
 use crate::pretraining::pixels::ImageSet;
@@ -67,9 +68,10 @@ pub fn run(
     extra: Option<&Path>,
     initial: Option<&Path>,
 ) -> anyhow::Result<()> {
-    use PretrainNetwork::{Captioner, Clip, Unet};
-    if extra.is_some() && ![Clip, Captioner, Unet].contains(&network) {
-        let sentence = "only `ragar pretrain clip`, `captioner` and `unet` take --extra";
+    use PretrainNetwork::{Captioner, Clip, StyleRecogniser, Unet};
+    if extra.is_some() && ![Clip, Captioner, Unet, StyleRecogniser].contains(&network) {
+        let sentence =
+            "only `ragar pretrain clip`, `captioner`, `unet` and `style-recogniser` take --extra";
         return Err(Usage(sentence.into()).into());
     }
     if initial.is_some() && ![Clip, Unet].contains(&network) {
@@ -99,7 +101,12 @@ pub fn run(
     config.save(
         &out,
         &format!("pretrain {name}"),
-        &["data", "models", "prompts", &format!("pretrain.{name}")],
+        &[
+            "data",
+            "models",
+            "prompts",
+            &format!("pretrain.{}", name.replace('-', "_")),
+        ],
     )?;
     let ground = Ground {
         session,
@@ -121,7 +128,12 @@ pub fn run(
         PretrainNetwork::Llm => ground.finish(language::train(&ground)?),
         PretrainNetwork::Vae => ground.finish(vae::train(&ground)?),
         PretrainNetwork::Unet => ground.finish(unet::train(&ground)?),
-        PretrainNetwork::Recogniser => ground.finish(recogniser::train(&ground)?),
+        PretrainNetwork::GlyphRecogniser => {
+            ground.finish(recogniser::train(&ground, Aspect::Glyph)?)
+        }
+        PretrainNetwork::StyleRecogniser => {
+            ground.finish(recogniser::train(&ground, Aspect::Style)?)
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::app::assembly::{DataSet, Eyes, Generation, Language, Ranking, features, samples};
+use crate::app::assembly::Workshop;
 use crate::app::backend::Backend;
 use crate::app::commands::train::trainable;
 use crate::app::config::METHOD;
@@ -79,41 +79,31 @@ pub fn gradient(
         config.reflection.num_noises > 0,
         "reflection.num_noises = 0: without exploration there is no policy gradient"
     );
-    let devices = session.devices()?;
-    let frozen = &devices.frozen;
-    let data = DataSet::open(&config.data, session.output)?;
     let watcher = session.output.watcher();
     let interrupt = Interrupt::install();
-    let eyes = Eyes::open(&config.models, frozen)?;
-    let generation = Generation::open(&config.models, frozen)?;
-    let language = Language::open(&config.models, frozen)?;
-    let place = &config.models.ranking;
-    let ranking = Ranking::open(config, &data, &eyes, place, frozen, &watcher)?;
-    let histories = data.users(Split::Train, num_samples);
-    let words = samples::items_of(&histories);
-    let items = features::prepare(config, &data, &eyes, &language, &words, frozen, &watcher)?;
-    let row = |user: &str| ranking.user(user);
-    let samples = samples::samples(
-        config,
-        &data,
-        &language,
-        &items,
-        row,
-        &histories,
-        session.output,
-    )?;
-    let samples = trainable(samples, &ranking, session.output);
+    let workshop = Workshop::open(session, config)?;
+    let histories = workshop.data.users(Split::Train, num_samples);
+    let items = workshop.prepare(config, histories.iter().copied(), &watcher)?;
+    let samples = trainable(&workshop, config, &items, &histories, session.output)?;
+    let Workshop {
+        devices,
+        data,
+        eyes,
+        generation,
+        ranking,
+        ..
+    } = &workshop;
     let batch: Vec<&Sample> = samples.iter().collect();
     anyhow::ensure!(
         !batch.is_empty(),
         "no user of split \"train\" that the ranking model can judge"
     );
 
-    let text = generation.text(&eyes);
+    let text = generation.text(eyes);
     let text = RememberingTextEncoder::new(&text, 4 * batch.len());
     let visual = eyes.encoder();
     let strength = config.reflection.strength;
-    let references = generation.references(&data, samples.iter(), strength)?;
+    let references = generation.references(data, samples.iter(), strength)?;
     let frozen = Frozen {
         text: &text,
         generator: &generation.generator,

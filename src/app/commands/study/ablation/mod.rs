@@ -8,11 +8,9 @@ use std::path::Path;
 
 use self::variants::{FULL, UNTRAINED, Variant, slug, variants};
 use super::remembered::remembered;
-use crate::app::assembly::{
-    DataSet, Eyes, Generation, Language, Ranking, features, preference, samples,
-};
+use crate::app::assembly::{Workshop, preference};
 use crate::app::commands::train::{Parts, can_draw, trainable};
-use crate::app::config::{METHOD, RunConfig};
+use crate::app::config::METHOD;
 use crate::app::exhibition::{Columns, HeldOut, Visitor};
 use crate::app::failure::Usage;
 use crate::app::session::Session;
@@ -48,76 +46,38 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
         },
     );
 
-    let devices = session.devices()?;
-    let data = DataSet::open(&config.data, session.output)?;
     let watcher = session.output.watcher();
     let interrupt = Interrupt::install();
-    let frozen = &devices.frozen;
-    let eyes = Eyes::open(&config.models, frozen)?;
-    let generation = Generation::open(&config.models, frozen)?;
-    let language = Language::open(&config.models, frozen)?;
-    can_draw(config, &generation)?;
+    let workshop = Workshop::open(session, config)?;
+    can_draw(config, &workshop.generation)?;
     variants.retain(|variant| {
-        let drawn = can_draw(&variant.config, &generation);
+        let drawn = can_draw(&variant.config, &workshop.generation);
         if let Err(Usage(reason)) = &drawn {
             let note = format!("{}: left out, {reason}", variant.name);
             session.output.note(note);
         }
         drawn.is_ok()
     });
-    let place = &config.models.ranking;
-    let ranking = Ranking::open(config, &data, &eyes, place, frozen, &watcher)?;
-    let learners = data.users(Split::Train, config.data.train_users);
-    let testers = data.users(Split::Test, config.evaluation.users);
-    let everyone: Vec<_> = learners.iter().chain(&testers).copied().collect();
-    let words = samples::items_of(&everyone);
-    let items = features::prepare(config, &data, &eyes, &language, &words, frozen, &watcher)?;
+    let learners = workshop.data.users(Split::Train, config.data.train_users);
+    let testers = workshop.data.users(Split::Test, config.evaluation.users);
+    let everyone = learners.iter().chain(&testers).copied();
+    let items = workshop.prepare(config, everyone, &watcher)?;
     config.save(out, "study ablation", METHOD)?;
 
-    let gather = |config: &RunConfig, histories: &[_]| {
-        let row = |user: &str| ranking.user(user);
-        samples::samples(
-            config,
-            &data,
-            &language,
-            &items,
-            row,
-            histories,
-            session.output,
-        )
-    };
-    let visitors: Vec<Visitor<'_>> = gather(config, &testers)?
-        .into_iter()
-        .filter(|(_, sample)| ranking.discriminator.covers(sample.reference))
-        .map(|(history, sample)| Visitor { history, sample })
-        .collect();
+    let visitors = Visitor::all(&workshop, config, &items, &testers, session.output)?;
     anyhow::ensure!(
         !visitors.is_empty(),
         "no user of split \"test\" to evaluate on"
     );
     let pictures = out.join("pictures");
-    let held_out = HeldOut::new(
-        config,
-        &data,
-        &eyes,
-        &generation,
-        &ranking,
-        &items,
-        &devices,
-        visitors,
-        &pictures,
-        &watcher,
-    )?;
-    let covered: Vec<_> = testers
-        .iter()
-        .filter(|history| ranking.discriminator.covers(history.reference))
-        .copied()
-        .collect();
+    let held_out = HeldOut::new(config, &workshop, &items, visitors, &pictures, &watcher)?;
 
     let mut results: Vec<(&str, &str, Vec<Columns>)> = vec![("", UNTRAINED, Vec::new())];
     let untrained = {
         use burn::module::AutodiffModule as _;
-        let fresh = preference::fresh(config, &language.tracked(), &generation, &devices.train)?;
+        let language = workshop.language.tracked();
+        let device = &workshop.devices.train;
+        let fresh = preference::fresh(config, &language, &workshop.generation, device)?;
         held_out
             .measure(
                 &fresh.valid(),
@@ -129,12 +89,9 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
     };
     results[0].2 = vec![untrained; usize::try_from(seeds)?];
     for variant in &variants {
-        let learning = trainable(
-            gather(&variant.config, &learners)?,
-            &ranking,
-            session.output,
-        );
-        let testing = gather(&variant.config, &covered)?;
+        let (config, output) = (&variant.config, session.output);
+        let learning = trainable(&workshop, config, &items, &learners, output)?;
+        let testing = workshop.samples(config, &items, &testers, output)?;
         let testing: Vec<&Sample> = testing.iter().map(|(_, sample)| sample).collect();
         let mut columns = Vec::new();
         for seed in 0..seeds {
@@ -147,12 +104,7 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
                 config.save(&folder, "train", METHOD)?;
                 let parts = Parts {
                     config: &config,
-                    eyes: &eyes,
-                    language: &language,
-                    data: &data,
-                    generation: &generation,
-                    ranking: &ranking,
-                    devices: &devices,
+                    workshop: &workshop,
                     held_out: None,
                     accept_changes: false,
                 };

@@ -1,6 +1,7 @@
 //! What the ablation changes, one thing at a time.
 
 use crate::app::config::RunConfig;
+use crate::generation::keywords::PromptKeywords;
 use crate::reflection::reward::{Baseline, RewardForm};
 use crate::reflection::{Exploration, RewardGradient};
 
@@ -37,6 +38,15 @@ pub(super) fn variants(config: &RunConfig) -> Vec<Variant> {
     });
     for k in [1, 3, 5, 8, 10, 15, 20] {
         add("retrieval", format!("k = {k}"), &|c| c.retrieval.k = k);
+    }
+    for (name, prompt) in [
+        ("keywords of the whole history", PromptKeywords::History),
+        (
+            "keywords of what retrieval found",
+            PromptKeywords::Retrieved,
+        ),
+    ] {
+        add("retrieval", name.into(), &|c| c.keywords.prompt = prompt);
     }
     add("noises", "without the rank reward".into(), &|c| {
         c.reflection.num_noises = 0
@@ -175,12 +185,14 @@ mod tests {
         config.training.average_decay = 0.9;
         config.inference.strength = 0.5;
         config.reflection.strength = 0.5;
+        config.keywords.prompt = PromptKeywords::Retrieved;
         let all = variants(&config);
         let without = |same: fn(&RunConfig) -> bool| all.iter().any(|v| same(&v.config));
         assert!(without(
             |c| c.reflection.exploration == Exploration::Independent
         ));
         assert!(without(|c| c.reflection.semantic_reward == 0.0));
+        assert!(without(|c| c.keywords.prompt == PromptKeywords::History));
         assert!(without(|c| c.training.average_decay == 0.0));
         assert!(without(
             |c| c.inference.strength == 1.0 && c.reflection.strength == 1.0
