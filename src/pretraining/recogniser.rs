@@ -196,6 +196,8 @@ pub struct TrainedRecogniser<B: Backend> {
 /// What is learned from.
 #[derive(Debug, Clone, Copy)]
 pub struct RecogniserData<'a> {
+    /// What is to be named.
+    pub aspect: Aspect,
     /// The stickers; those held out are measured on only.
     pub stickers: &'a [Sticker],
     /// Their pictures, in the same order.
@@ -206,13 +208,12 @@ pub struct RecogniserData<'a> {
     pub decoded: Option<[&'a [RgbImage]; 2]>,
 }
 
-/// Trains to name `aspect` on the pairs that are not held out; checkpoints and `metrics.jsonl` go to `folder`. A run that finds checkpoints there goes
+/// Trains on the pairs that are not held out; checkpoints and `metrics.jsonl` go to `folder`. A run that finds checkpoints there goes
 /// on from the newest. Pictures are square, of one size, and seen in [−1, 1].
 ///
 /// # Errors
 /// When the configuration or the data do not fit, the loss is not finite, or the disk refuses.
 pub fn run<B: AutodiffBackend>(
-    aspect: Aspect,
     config: &RecogniserPretrainingConfig,
     data: &RecogniserData<'_>,
     folder: &Path,
@@ -222,12 +223,12 @@ pub fn run<B: AutodiffBackend>(
     interrupt: &Interrupt,
 ) -> Result<TrainedRecogniser<B::InnerBackend>, PretrainingError> {
     config.validate()?;
-    let lessons = Lessons::new(aspect, config, data)?;
+    let lessons = Lessons::new(config, data)?;
     let network_config = RecogniserConfig {
         model_type: MODEL_TYPE.into(),
         image_size: lessons.side,
         shape: config.shape.clone(),
-        aspect,
+        aspect: data.aspect,
         names: lessons.names.clone(),
     };
     let network = network_config.init::<B>(device)?;
@@ -246,7 +247,7 @@ pub fn run<B: AutodiffBackend>(
         frozen,
         progress,
     )?;
-    progress.begin(&format!("{}s", aspect.word()), config.trainer.steps);
+    progress.begin(&format!("{}s", data.aspect.word()), config.trainer.steps);
     while !trainer.is_finished() && !interrupt.is_raised() {
         let (pixels, answers) = lessons.batch::<B>(config, trainer.step(), device);
         let scores = trainer.module().forward(pixels);
@@ -295,11 +296,10 @@ struct Lessons<'a> {
 
 impl<'a> Lessons<'a> {
     fn new(
-        aspect: Aspect,
         config: &RecogniserPretrainingConfig,
         data: &RecogniserData<'a>,
     ) -> Result<Self, PretrainingError> {
-        let name = |sticker: &'a Sticker| match aspect {
+        let name = |sticker: &'a Sticker| match data.aspect {
             Aspect::Glyph => sticker.glyph.as_str(),
             Aspect::Style => sticker.style.name(),
         };

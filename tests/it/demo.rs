@@ -124,6 +124,18 @@ fn the_demo_runs_whole_repeats_itself_and_can_be_used_after() {
     let (code, said, other) = draw("c.png", Some("3d-1f354"));
     assert_eq!(code, Some(0), "{said}");
     assert_ne!(other, picture);
+    // What the generator was told stands in the picture's file: of what was retrieved one theme, of the reference its name.
+    let says = |picture: &Option<Vec<u8>>, prompt: &str| {
+        let file = picture.as_deref().expect("a file");
+        file.windows(prompt.len())
+            .any(|text| text == prompt.as_bytes())
+    };
+    assert!(says(&other, "food, hamburger") && !says(&other, "fast, hungry"));
+    let settings = ["keywords.prompt=history", "preparation.reference_parts=0"];
+    let (code, said, whole) = draw_with("g.png", Some("3d-1f354"), &settings);
+    assert_eq!(code, Some(0), "{said}");
+    assert_ne!(whole, other);
+    assert!(says(&whole, "hamburger, food, fast, hungry"));
     let (code, said, nothing) = draw("d.png", Some("3d-1f35"));
     assert_eq!((code, nothing), (Some(1), None));
     assert!(said.contains("did you mean"), "{said}");

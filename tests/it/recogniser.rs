@@ -177,14 +177,12 @@ fn small(steps: usize) -> RecogniserPretrainingConfig {
 }
 
 fn trained(
-    aspect: Aspect,
     config: &RecogniserPretrainingConfig,
     data: &RecogniserData<'_>,
     folder: &Path,
 ) -> TrainedRecogniser<TestBackend> {
     let devices = devices();
     run::<TestBackend>(
-        aspect,
         config,
         data,
         folder,
@@ -200,13 +198,14 @@ fn trained(
 fn a_glyph_is_named_in_a_style_never_seen() {
     let (stickers, images) = stickers([2, 0]);
     let data = RecogniserData {
+        aspect: Aspect::Glyph,
         stickers: &stickers,
         images: &images,
         extra: None,
         decoded: Some([&images, &[]]),
     };
     let folder = tempfile::tempdir().unwrap();
-    let report = trained(Aspect::Glyph, &small(60), &data, folder.path()).report;
+    let report = trained(&small(60), &data, folder.path()).report;
     assert_eq!(report.steps, 60);
     assert_eq!(
         (report.held_out.pictures, report.training.pictures),
@@ -236,6 +235,7 @@ fn a_style_is_named_of_a_glyph_never_seen_in_it() {
         }
     }
     let data = RecogniserData {
+        aspect: Aspect::Style,
         stickers: &stickers,
         images: &images,
         extra: Some(ExtraPictures {
@@ -249,7 +249,7 @@ fn a_style_is_named_of_a_glyph_never_seen_in_it() {
     config.shape.widths = vec![16];
     config.trainer = small(60).trainer;
     let folder = tempfile::tempdir().unwrap();
-    let trained = trained(Aspect::Style, &config, &data, folder.path());
+    let trained = trained(&config, &data, folder.path());
     assert_eq!(trained.config.aspect, Aspect::Style);
     assert_eq!(trained.config.names, ["3d", "cartoon", "flat"]);
     let report = trained.report;
@@ -265,6 +265,7 @@ fn a_style_is_named_of_a_glyph_never_seen_in_it() {
 fn a_stopped_training_goes_on_to_the_same_weights() {
     let (stickers, images) = stickers([2, 0]);
     let data = RecogniserData {
+        aspect: Aspect::Glyph,
         stickers: &stickers,
         images: &images,
         extra: None,
@@ -278,9 +279,9 @@ fn a_stopped_training_goes_on_to_the_same_weights() {
         config
     };
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let whole = trained(Aspect::Glyph, &config(12), &data, whole.path());
-    trained(Aspect::Glyph, &config(6), &data, parts.path());
-    let resumed = trained(Aspect::Glyph, &config(12), &data, parts.path());
+    let whole = trained(&config(12), &data, whole.path());
+    trained(&config(6), &data, parts.path());
+    let resumed = trained(&config(12), &data, parts.path());
     let scores = |network: &Recogniser<TestBackend>| -> Vec<f32> {
         let batch = to_batch(&images.iter().collect::<Vec<_>>(), &device());
         network.forward(batch).into_data().iter::<f32>().collect()
@@ -301,13 +302,13 @@ fn what_cannot_be_trained_on_is_said() {
     let refused = |config: &RecogniserPretrainingConfig, images: &[RgbImage]| {
         let folder = tempfile::tempdir().unwrap();
         let data = RecogniserData {
+            aspect: Aspect::Glyph,
             stickers: &stickers,
             images,
             extra: None,
             decoded: None,
         };
         run::<TestBackend>(
-            Aspect::Glyph,
             config,
             &data,
             folder.path(),

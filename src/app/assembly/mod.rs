@@ -17,4 +17,4 @@ pub use labels::Labels;
 pub use networks::{Eyes, Generation, Language};
 pub use ranking::{AnyRanking, Ground, Ranking};
 pub use sticker_judge::StickerJudge;
-pub use workshop::Workshop;
+pub use workshop::{Workshop, can_draw};

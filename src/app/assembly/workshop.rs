@@ -3,6 +3,7 @@
 use super::{DataSet, Eyes, Generation, Language, Ranking, features, samples};
 use crate::app::backend::Devices;
 use crate::app::config::RunConfig;
+use crate::app::failure::Usage;
 use crate::app::output::Output;
 use crate::app::session::Session;
 use crate::data::history::History;
@@ -30,13 +31,14 @@ impl Workshop {
     /// Opens what `config` names.
     ///
     /// # Errors
-    /// The first folder that is missing or does not fit.
+    /// The first folder that is missing or does not fit; samplers that cannot draw as configured.
     pub fn open(session: &Session, config: &RunConfig) -> anyhow::Result<Self> {
         let devices = session.devices()?;
         let data = DataSet::open(&config.data, session.output)?;
         let frozen = &devices.frozen;
         let eyes = Eyes::open(&config.models, frozen)?;
         let generation = Generation::open(&config.models, frozen)?;
+        can_draw(config, &generation)?;
         let language = Language::open(&config.models, frozen)?;
         let watcher = session.output.watcher();
         let place = &config.models.ranking;
@@ -90,4 +92,20 @@ impl Workshop {
         samples.retain(|(_, sample)| self.ranking.discriminator.covers(sample.reference));
         Ok(samples)
     }
+}
+
+/// Whether the generator's samplers can draw as `config` says, in training and after it: asked before anything is computed.
+///
+/// # Errors
+/// Which section is refused, and why.
+pub fn can_draw(config: &RunConfig, generation: &Generation) -> Result<(), Usage> {
+    let sections = [
+        ("inference", config.inference.options()),
+        ("reflection", config.reflection.options()),
+    ];
+    for (section, options) in sections {
+        let drawn = generation.generator.check(&options);
+        drawn.map_err(|error| Usage(format!("{section}: {error}")))?;
+    }
+    Ok(())
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::app::assembly::{Generation, Workshop, preference};
+use crate::app::assembly::{Workshop, preference};
 use crate::app::backend::Backend;
 use crate::app::config::{METHOD, RunConfig};
 use crate::app::exhibition::{HeldOut, Visitor};
-use crate::app::failure::{Interrupted, Usage};
+use crate::app::failure::Interrupted;
 use crate::app::output::Output;
 use crate::app::session::Session;
 use crate::data::history::{History, Split};
@@ -39,7 +39,6 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
     let watcher = session.output.watcher();
     let interrupt = Interrupt::install();
     let workshop = Workshop::open(session, config)?;
-    can_draw(config, &workshop.generation)?;
     config.save(out, "train", METHOD)?;
 
     let data = &workshop.data;
@@ -83,22 +82,6 @@ pub fn run(session: &Session, out: &Path, accept_changes: bool) -> anyhow::Resul
         report.users
     );
     session.output.result(text, &report)
-}
-
-/// Whether the generator's samplers can draw as `config` says, in training and after it: asked before anything is computed.
-///
-/// # Errors
-/// Which section is refused, and why.
-pub fn can_draw(config: &RunConfig, generation: &Generation) -> Result<(), Usage> {
-    let sections = [
-        ("inference", config.inference.options()),
-        ("reflection", config.reflection.options()),
-    ];
-    for (section, options) in sections {
-        let drawn = generation.generator.check(&options);
-        drawn.map_err(|error| Usage(format!("{section}: {error}")))?;
-    }
-    Ok(())
 }
 
 /// Samples whose reference the ranking model can judge; a note counts the others.

@@ -26,6 +26,7 @@ pub fn train(ground: &Ground<'_>, aspect: Aspect) -> anyhow::Result<Trained<Reco
         false => None,
     };
     let data = RecogniserData {
+        aspect,
         stickers: &ground.stickers.stickers,
         images: &ground.images,
         extra: ground.extra(),
@@ -34,7 +35,6 @@ pub fn train(ground: &Ground<'_>, aspect: Aspect) -> anyhow::Result<Trained<Reco
             .map(|[own, more]| [own.as_slice(), more.as_slice()]),
     };
     let trained = recogniser::run::<Backend>(
-        aspect,
         config,
         &data,
         &ground.out,

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use self::variants::{FULL, UNTRAINED, Variant, slug, variants};
 use super::remembered::remembered;
-use crate::app::assembly::{Workshop, preference};
-use crate::app::commands::train::{Parts, can_draw, trainable};
+use crate::app::assembly::{Workshop, can_draw, preference};
+use crate::app::commands::train::{Parts, trainable};
 use crate::app::config::METHOD;
 use crate::app::exhibition::{Columns, HeldOut, Visitor};
 use crate::app::failure::Usage;
@@ -49,7 +49,6 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
     let watcher = session.output.watcher();
     let interrupt = Interrupt::install();
     let workshop = Workshop::open(session, config)?;
-    can_draw(config, &workshop.generation)?;
     variants.retain(|variant| {
         let drawn = can_draw(&variant.config, &workshop.generation);
         if let Err(Usage(reason)) = &drawn {
