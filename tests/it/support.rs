@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use image::RgbImage;
 
 pub type TestBackend = ragar::app::backend::Backend;
 
@@ -20,20 +19,6 @@ fn device_name() -> String {
 /// Whether results may be asked for to the last bit.
 pub fn on_flex() -> bool {
     device_name() == "flex"
-}
-
-/// That pictures are the same: to the last bit on Flex, elsewhere, where kernels may sum in another order, but for eight levels of 255.
-pub fn same_pictures(found: &[RgbImage], expected: &[RgbImage], why: &str) {
-    if on_flex() {
-        assert_eq!(found, expected, "{why}");
-    }
-    assert_eq!(found.len(), expected.len(), "{why}");
-    for (found, expected) in found.iter().zip(expected) {
-        assert_eq!(found.dimensions(), expected.dimensions(), "{why}");
-        let pairs = found.iter().zip(expected.iter());
-        let largest = pairs.map(|(a, b)| a.abs_diff(*b)).max();
-        assert!(largest <= Some(8), "{why}: {largest:?}");
-    }
 }
 
 /// The same device, with and without a graph.
