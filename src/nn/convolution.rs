@@ -68,15 +68,27 @@ pub fn to_map<B: Backend>(
     tokens: Tensor<B, 3>,
     [height, width]: [usize; 2],
 ) -> Tensor<B, 4> {
-    let [batch, _, inputs] = tokens.dims();
-    let cells = tokens.swap_dims(1, 2);
-    let map = cells.clone().reshape([batch, inputs, height, width]);
+    let [batch, ..] = tokens.dims();
+    let map = as_map(tokens.clone(), [height, width]);
     let Some(weight) = point_weight(layer, &map) else {
         return layer.forward(map);
     };
     let [outputs, _] = weight.dims();
-    let map = weight.unsqueeze::<3>().matmul(cells);
+    let map = weight.unsqueeze::<3>().matmul(tokens.swap_dims(1, 2));
     with_bias(layer, map.reshape([batch, outputs, height, width]))
+}
+
+/// Tokens as the cells of a map: `[batch, height · width, channels]` → `[batch, channels, height, width]`.
+///
+/// A map of one cell is what its token is, and never a turned view that gains a dimension: CubeCL's backends in Burn 0.21
+/// read such a view wrongly where its last dimension is 1 (tracel-ai/burn#5071).
+pub fn as_map<B: Backend>(tokens: Tensor<B, 3>, [height, width]: [usize; 2]) -> Tensor<B, 4> {
+    let [batch, cells, channels] = tokens.dims();
+    let by_channel = match cells {
+        1 => tokens,
+        _ => tokens.swap_dims(1, 2),
+    };
+    by_channel.reshape([batch, channels, height, width])
 }
 
 /// The cells of a map as tokens, laid out anew: every addition to a transposed view would walk it number by number.

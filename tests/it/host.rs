@@ -67,7 +67,9 @@ fn attention_over_tokens_follows_the_backend() {
 
 #[test]
 fn convolutions_of_single_cells_follow_the_backend() {
-    for [batch, inputs, outputs, height, width] in [[3, 5, 11, 4, 6], [1, 16, 8, 8, 8]] {
+    for [batch, inputs, outputs, height, width] in
+        [[3, 5, 11, 4, 6], [1, 16, 8, 8, 8], [2, 6, 4, 1, 1]]
+    {
         let mut layer: Conv2d<TestBackend> =
             Conv2dConfig::new([inputs, outputs], [1, 1]).init(&device());
         layer.weight = layer.weight.map(|_| numbers([outputs, inputs, 1, 1], 1));

@@ -12,7 +12,7 @@ use super::conditions::Conditions;
 use super::resnet::{convolution, group_norm};
 use crate::nn::activation::gated_gelu;
 use crate::nn::attention::attend_tokens;
-use crate::nn::convolution::{laid_out, to_map, to_tokens};
+use crate::nn::convolution::{as_map, laid_out, to_map, to_tokens};
 use crate::nn::linear::over_tokens;
 use crate::nn::norm;
 use crate::nn::precision::widened_layer_norm;
@@ -206,7 +206,7 @@ impl<B: Backend> Transformer2DModel<B> {
         input: Tensor<B, 4>,
         conditions: &mut Conditions<'_, B>,
     ) -> Tensor<B, 4> {
-        let [batch, channels, height, width] = input.dims();
+        let [_, _, height, width] = input.dims();
         let normed = norm::group_norm(&self.norm, input.clone());
         let mut hidden = match &self.proj_in {
             Projection::Convolution(convolution) => to_tokens(convolution, normed),
@@ -217,9 +217,7 @@ impl<B: Backend> Transformer2DModel<B> {
         }
         let output = match &self.proj_out {
             Projection::Convolution(convolution) => to_map(convolution, hidden, [height, width]),
-            Projection::Linear(linear) => over_tokens(linear, hidden)
-                .swap_dims(1, 2)
-                .reshape([batch, channels, height, width]),
+            Projection::Linear(linear) => as_map(over_tokens(linear, hidden), [height, width]),
         };
         output + input
     }

@@ -11,7 +11,7 @@ use super::resnet::{
 };
 use super::vae_config::VaeConfig;
 use crate::nn::attention::scaled_dot_product;
-use crate::nn::convolution::convolve;
+use crate::nn::convolution::{as_map, convolve};
 use crate::nn::host::over_rows;
 use crate::nn::norm::{group_norm as normalised, group_norm_silu};
 
@@ -41,7 +41,7 @@ impl<B: Backend> SpatialAttention<B> {
     }
 
     fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
-        let shape = input.dims();
+        let [_, _, height, width] = input.dims();
         let tokens = normalised(&self.group_norm, input.clone())
             .flatten::<3>(2, 3)
             .swap_dims(1, 2);
@@ -53,7 +53,7 @@ impl<B: Backend> SpatialAttention<B> {
             None,
         );
         let output = self.to_out.0.forward(attended.squeeze_dim::<3>(1));
-        output.swap_dims(1, 2).reshape(shape) + input
+        as_map(output, [height, width]) + input
     }
 }
 
