@@ -54,8 +54,7 @@ pub fn to_tokens<B: Backend>(layer: &Conv2d<B>, map: Tensor<B, 4>) -> Tensor<B, 
     let Some(weight) = point_weight(layer, &map) else {
         return laid_out(layer.forward(map));
     };
-    let cells = map.flatten::<3>(2, 3).swap_dims(1, 2);
-    let tokens = cells.matmul(weight.transpose().unsqueeze::<3>());
+    let tokens = as_tokens(map).matmul(weight.transpose().unsqueeze::<3>());
     match &layer.bias {
         Some(bias) => tokens + bias.val().unsqueeze(),
         None => tokens,
@@ -78,10 +77,19 @@ pub fn to_map<B: Backend>(
     with_bias(layer, map.reshape([batch, outputs, height, width]))
 }
 
-/// Tokens as the cells of a map: `[batch, height · width, channels]` → `[batch, channels, height, width]`.
+/// The cells of a map as tokens: `[batch, channels, height, width]` → `[batch, height · width, channels]`.
 ///
-/// A map of one cell is what its token is, and never a turned view that gains a dimension: CubeCL's backends in Burn 0.21
-/// read such a view wrongly where its last dimension is 1 (tracel-ai/burn#5071).
+/// A map of one cell is its token as it lies, here and in [`as_map`]. Turned, it would gain a dimension as a view whose last
+/// dimension is 1 (here in the gradient), which CubeCL's backends in Burn 0.21 read wrongly (tracel-ai/burn#5071).
+pub fn as_tokens<B: Backend>(map: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [batch, channels, height, width] = map.dims();
+    match height * width {
+        1 => map.reshape([batch, 1, channels]),
+        _ => map.flatten::<3>(2, 3).swap_dims(1, 2),
+    }
+}
+
+/// Tokens as the cells of a map: `[batch, height · width, channels]` → `[batch, channels, height, width]`.
 pub fn as_map<B: Backend>(tokens: Tensor<B, 3>, [height, width]: [usize; 2]) -> Tensor<B, 4> {
     let [batch, cells, channels] = tokens.dims();
     let by_channel = match cells {
@@ -94,8 +102,7 @@ pub fn as_map<B: Backend>(tokens: Tensor<B, 3>, [height, width]: [usize; 2]) -> 
 /// The cells of a map as tokens, laid out anew: every addition to a transposed view would walk it number by number.
 pub fn laid_out<B: Backend>(map: Tensor<B, 4>) -> Tensor<B, 3> {
     let [batch, channels, height, width] = map.dims();
-    map.flatten::<3>(2, 3)
-        .swap_dims(1, 2)
+    as_tokens(map)
         .reshape([batch * height * width, channels])
         .reshape([batch, height * width, channels])
 }

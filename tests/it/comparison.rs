@@ -1,9 +1,11 @@
 //! `ragar eval` without a trained RAGAR: methods, files, cache, failures.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use assert_cmd::Command;
+use model_import::write_tensors;
 use ragar::app::comparison::{Failure, MethodResult, Results};
 use ragar::app::report::RowKind;
 use ragar::evaluation::interval::BootstrapOptions;
@@ -273,6 +275,63 @@ fn who_names_glyph_and_style_is_said_and_can_be_chosen() {
         said.contains("models.style_recogniser") && said.contains("names glyphs, not styles"),
         "{said}"
     );
+}
+
+/// The references of all users are the whole catalogue, those of their histories are not: a distance of nothing, and one.
+#[test]
+fn a_named_inception_gives_the_frechet_distance_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut items = "item_id,image,text\n".to_string();
+    for (item, name) in ["flat-1f436", "3d-1f436", "cartoon-1f695"]
+        .iter()
+        .enumerate()
+    {
+        let image = format!("assets/stickers/images/{name}.png");
+        std::fs::copy(image, folder.join(format!("{item}.png"))).expect("a picture");
+        items += &format!("{item},{item}.png,picture {item}\n");
+    }
+    let (mut interactions, mut histories) =
+        ("user_id,item_id,timestamp\n".to_string(), String::new());
+    for (user, history, reference) in [("a", 1, 0), ("b", 0, 1), ("c", 1, 2)] {
+        interactions += &format!("{user},{history},1\n");
+        histories += &format!(
+            "{{\"user\":\"{user}\",\"history\":[\"{history}\"],\"reference\":\"{reference}\",\"split\":\"test\"}}\n"
+        );
+    }
+    for (name, text) in [
+        ("items.csv", items),
+        ("interactions.csv", interactions),
+        ("histories.jsonl", histories),
+    ] {
+        std::fs::write(folder.join(name), text).expect("a file");
+    }
+    let weights = folder.join("inception.safetensors");
+    write_tensors(&weights, &crate::inception::weights(), &BTreeMap::new()).expect("weights");
+    let data = format!("data.folder={}", folder.display());
+    let network = format!("evaluation.inception={}", weights.display());
+    let further = [
+        &*data,
+        &*network,
+        "data.train_users=0",
+        "data.history_length=0",
+    ];
+    let results = eval(folder, "reference,history", &further);
+    let methods = results["methods"].as_array().expect("methods");
+    let distance = |name: &str| -> f64 {
+        let method = methods.iter().find(|method| method["name"] == name);
+        method.expect("a method")["fid"]
+            .as_f64()
+            .expect("a distance")
+    };
+    assert!(
+        distance("reference").abs() < 1e-3,
+        "{}",
+        distance("reference")
+    );
+    assert!(distance("history") > 1e-2, "{}", distance("history"));
+    let table = std::fs::read_to_string(folder.join("out/table.md")).expect("a table");
+    assert!(table.contains("| FID"), "{table}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use ragar::nn::activation::{Activation, gated_gelu, gated_silu};
 use ragar::nn::attention::{
     attend_tokens, biased_softmax, merge_heads, scaled_dot_product, split_heads,
 };
-use ragar::nn::convolution::{convolve, laid_out, shift_channels, to_map, to_tokens};
+use ragar::nn::convolution::{as_map, convolve, laid_out, shift_channels, to_map, to_tokens};
 use ragar::nn::host::over_rows;
 use ragar::nn::linear::by_rows;
 use ragar::nn::norm::{group_norm, group_norm_silu, rms_norm};
@@ -94,6 +94,33 @@ fn convolutions_of_single_cells_follow_the_backend() {
             bare.forward(input.clone()),
             convolve(&bare, input),
         );
+    }
+}
+
+/// CubeCL's backends once read a turned view of one cell wrongly, forward in one of these and backward in the other.
+#[test]
+fn gradients_go_through_maps_of_any_size() {
+    let device = devices().train;
+    for [height, width] in [[1, 1], [1, 2], [2, 3]] {
+        let cells = height * width;
+        let weights = numbers([2, cells, 6], 1);
+        let map = Tensor::from_data(numbers([2, 6, height, width], 2).into_data(), &device);
+        let map = map.require_grad();
+        let there: Tensor<TestBackend, 3> =
+            laid_out(map.clone()) * Tensor::from_data(weights.clone().into_data(), &device);
+        let back = as_map(there, [height, width]);
+        let gradients = back.sum().backward();
+        let found = map.grad(&gradients).expect("a gradient");
+        let want: Vec<f32> = weights.into_data().iter::<f32>().collect();
+        let found: Vec<f32> = found.into_data().iter::<f32>().collect();
+        for (at, found) in found.iter().enumerate() {
+            let (row, channel, cell) = (at / cells / 6, at / cells % 6, at % cells);
+            assert_eq!(
+                *found,
+                want[(row * cells + cell) * 6 + channel],
+                "{cells} cells"
+            );
+        }
     }
 }
 

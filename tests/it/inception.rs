@@ -11,7 +11,7 @@ use crate::lpips::parameter;
 use crate::support::{Golden, TestBackend, device, differs};
 
 /// The weights' file as a user has it: by the formula of `tests/golden/inception.py`, with what is not needed.
-fn weights() -> BTreeMap<String, TensorData> {
+pub(crate) fn weights() -> BTreeMap<String, TensorData> {
     let network = InceptionV3::<TestBackend>::new(&device());
     let shapes = hub_shapes(&network, &maps::inception::features());
     let mut tensors: BTreeMap<String, TensorData> = shapes

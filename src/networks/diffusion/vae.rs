@@ -11,7 +11,7 @@ use super::resnet::{
 };
 use super::vae_config::VaeConfig;
 use crate::nn::attention::scaled_dot_product;
-use crate::nn::convolution::{as_map, convolve};
+use crate::nn::convolution::{as_map, as_tokens, convolve};
 use crate::nn::host::over_rows;
 use crate::nn::norm::{group_norm as normalised, group_norm_silu};
 
@@ -42,9 +42,7 @@ impl<B: Backend> SpatialAttention<B> {
 
     fn forward(&self, input: Tensor<B, 4>) -> Tensor<B, 4> {
         let [_, _, height, width] = input.dims();
-        let tokens = normalised(&self.group_norm, input.clone())
-            .flatten::<3>(2, 3)
-            .swap_dims(1, 2);
+        let tokens = as_tokens(normalised(&self.group_norm, input.clone()));
         let one_head = |tokens: Tensor<B, 3>| tokens.unsqueeze_dim::<4>(1);
         let attended = scaled_dot_product(
             one_head(self.to_q.forward(tokens.clone())),
