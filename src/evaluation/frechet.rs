@@ -2,7 +2,9 @@
 //! as a normal distribution. With Inception's features it is called FID, with CLIP's CLIP-FID; the two must not be
 //! compared.
 
-use super::symmetric::{eigen, eigenvalues};
+use rayon::prelude::*;
+
+use super::symmetric::{eigenvalues, factor};
 
 /// Two sets that have no distance.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -88,8 +90,8 @@ impl FeatureStatistics {
 
 /// `|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)`; 0 for equal sets.
 ///
-/// The root's trace is that of `(Σ₁^½ Σ₂ Σ₁^½)^½`, whose matrix is symmetric, so few pictures and covariances without
-/// full rank need no correction.
+/// The root's trace is the sum of the roots of the eigenvalues of `F Σ₂ Fᵀ` where `Fᵀ F = Σ₁`: a symmetric matrix no larger
+/// than the number of pictures in the smaller set, so covariances without full rank need no correction, and cost less.
 ///
 /// # Errors
 /// Fewer than two pictures on a side, different widths, features that are no finite numbers.
@@ -116,63 +118,48 @@ pub fn frechet_distance(
         .zip(&second.mean)
         .map(|(a, b)| (a - b).powi(2))
         .sum();
-    let (one, other) = (first.covariance(), second.covariance());
+    let (fewer, more) = match first.count <= second.count {
+        true => (first.covariance(), second.covariance()),
+        false => (second.covariance(), first.covariance()),
+    };
     let trace = |matrix: &[f64]| (0..width).map(|i| matrix[i * width + i]).sum::<f64>();
-    let root = root(&one, width).ok_or(FrechetError::NotFinite)?;
-    let between = product(&product(&root, &other, width), &root, width);
-    let between = symmetric(&between, width);
-    let between = eigenvalues(&between, width).ok_or(FrechetError::NotFinite)?;
+    let factor = factor(&fewer, width).ok_or(FrechetError::NotFinite)?;
+    let between = within(&factor, &more, width);
+    let size = factor.len() / width.max(1);
+    let between = eigenvalues(&between, size).ok_or(FrechetError::NotFinite)?;
     let overlap: f64 = between.iter().map(|value| value.max(0.0).sqrt()).sum();
-    Ok((apart + trace(&one) + trace(&other) - 2.0 * overlap).max(0.0))
+    Ok((apart + trace(&fewer) + trace(&more) - 2.0 * overlap).max(0.0))
 }
 
-/// The symmetric root of a covariance.
-fn root(matrix: &[f64], width: usize) -> Option<Vec<f64>> {
-    let parts = eigen(matrix, width)?;
-    let mut scaled = parts.vectors.clone();
-    for (row, value) in scaled.chunks_mut(width.max(1)).zip(&parts.values) {
-        let scale = value.max(0.0).sqrt();
-        row.iter_mut().for_each(|cell| *cell *= scale);
-    }
-    // Vectors are rows: their transpose times the scaled rows.
-    let mut root = vec![0.0; width * width];
-    for (vector, scaled) in parts
-        .vectors
-        .chunks(width.max(1))
-        .zip(scaled.chunks(width.max(1)))
-    {
-        for (row, own) in root.chunks_mut(width.max(1)).zip(vector) {
-            for (cell, value) in row.iter_mut().zip(scaled) {
-                *cell += own * value;
-            }
-        }
-    }
-    Some(root)
-}
-
-fn product(first: &[f64], second: &[f64], width: usize) -> Vec<f64> {
-    use rayon::prelude::*;
-
-    let mut result = vec![0.0; width * width];
-    result
-        .par_chunks_mut(width.max(1))
-        .zip(first.par_chunks(width.max(1)))
-        .for_each(|(row, own)| {
-            for (weight, other) in own.iter().zip(second.chunks(width)) {
-                for (cell, value) in row.iter_mut().zip(other) {
+/// `F Σ Fᵀ`, for rows `F` of `width` values and a symmetric `Σ`.
+fn within(rows: &[f64], matrix: &[f64], width: usize) -> Vec<f64> {
+    let width = width.max(1);
+    let size = rows.len() / width;
+    let mut images = vec![0.0; rows.len()];
+    images
+        .par_chunks_mut(width)
+        .zip(rows.par_chunks(width))
+        .for_each(|(image, row)| {
+            for (weight, other) in row.iter().zip(matrix.chunks(width)) {
+                for (cell, value) in image.iter_mut().zip(other) {
                     *cell += weight * value;
                 }
             }
         });
+    let mut result = vec![0.0; size * size];
     result
-}
-
-/// The mean of a matrix and its transpose: what rounding made uneven.
-fn symmetric(matrix: &[f64], width: usize) -> Vec<f64> {
-    (0..width * width)
+        .par_chunks_mut(size.max(1))
+        .zip(images.par_chunks(width))
+        .for_each(|(products, image)| {
+            for (product, row) in products.iter_mut().zip(rows.chunks(width)) {
+                *product = image.iter().zip(row).map(|(a, b)| a * b).sum();
+            }
+        });
+    // What rounding made uneven.
+    (0..size * size)
         .map(|place| {
-            let (row, column) = (place / width, place % width);
-            0.5 * (matrix[place] + matrix[column * width + row])
+            let (row, column) = (place / size, place % size);
+            0.5 * (result[place] + result[column * size + row])
         })
         .collect()
 }

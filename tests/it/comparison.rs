@@ -315,6 +315,7 @@ fn a_named_inception_gives_the_frechet_distance_too() {
         &*network,
         "data.train_users=0",
         "data.history_length=0",
+        "evaluation.seeds=1",
     ];
     let results = eval(folder, "reference,history", &further);
     let methods = results["methods"].as_array().expect("methods");
@@ -324,12 +325,8 @@ fn a_named_inception_gives_the_frechet_distance_too() {
             .as_f64()
             .expect("a distance")
     };
-    assert!(
-        distance("reference").abs() < 1e-3,
-        "{}",
-        distance("reference")
-    );
-    assert!(distance("history") > 1e-2, "{}", distance("history"));
+    let (whole, part) = (distance("reference"), distance("history"));
+    assert!(whole < 1e-2 && part > 100.0, "{whole} {part}");
     let table = std::fs::read_to_string(folder.join("out/table.md")).expect("a table");
     assert!(table.contains("| FID"), "{table}");
 }
