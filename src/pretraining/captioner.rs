@@ -20,7 +20,7 @@ use super::augmentation::Augmentation;
 use super::error::PretrainingError;
 use super::extra::ExtraPictures;
 use super::initial::seeded;
-use super::trainer::{Trainer, TrainerConfig, num_parameters};
+use super::trainer::{Evaluation, Trainer, TrainerConfig, num_parameters};
 use super::vae::draw;
 use crate::data::stickers::{Sticker, caption};
 use crate::networks::blip2::{
@@ -214,7 +214,7 @@ pub fn run<B: AutodiffBackend>(
         "seed": config.seed,
         "images": [own.len(), extra.len()],
     });
-    let mut trainer = Trainer::<B, _>::open(
+    let trainer = Trainer::<B, _>::open(
         &config.trainer,
         &identity,
         network,
@@ -235,9 +235,7 @@ pub fn run<B: AutodiffBackend>(
         };
         judge.score(data.stickers, data.images, indices, frozen)
     };
-    progress.begin("captioner", config.trainer.steps);
-    while !trainer.is_finished() && !interrupt.is_raised() {
-        let step = trainer.step();
+    let lesson = |network: &Blip2ForConditionalGeneration<B>, step: usize| {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         random.set_stream(step as u64 + 1);
         let batch = draw_lessons(config, &own, &extra, step);
@@ -249,27 +247,26 @@ pub fn run<B: AutodiffBackend>(
         let pixels = Tensor::from_data(TensorData::new(pixels, shape), device);
         let rows: Vec<&[u32]> = batch.iter().map(|lesson| lesson.row.as_slice()).collect();
         let frozen_tower = data.tower.is_some() && step < config.frozen_tower_steps;
-        let loss = loss(trainer.module(), pixels, &rows, frozen_tower)?;
-        trainer.update(loss, &[])?;
-        if trainer.evaluation_is_due() {
-            let score = evaluate(&trainer.averaged(), &held_out)?;
-            trainer.write(&json!({ "held_out": score }))?;
-            progress.note(&format!("step {}: held-out pairs: {score}", trainer.step()));
-        }
-    }
-    trainer.save()?;
-    progress.end();
-    let network = trainer.averaged();
+        Ok((loss(network, pixels, &rows, frozen_tower)?, Vec::new()))
+    };
+    let report_held_out = |averaged: &Blip2ForConditionalGeneration<B::InnerBackend>, _: usize| {
+        let score = evaluate(averaged, &held_out)?;
+        Ok(Evaluation {
+            metrics: json!({ "held_out": score }),
+            words: format!("held-out pairs: {score}"),
+        })
+    };
+    let outcome = trainer.run("captioner", interrupt, lesson, report_held_out)?;
+    let network = outcome.network;
     let report = CaptionerReport {
-        steps: trainer.step(),
+        steps: outcome.steps,
         parameters: num_parameters(&network),
         started_from_clip: data.tower.is_some(),
         num_extra_pictures: extra.len(),
         held_out: evaluate(&network, &held_out)?,
         training: evaluate(&network, &training)?,
-        interrupted: !trainer.is_finished(),
+        interrupted: outcome.interrupted,
     };
-    drop(trainer);
     Ok(TrainedCaptioner {
         network,
         config: network_config,

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::error::PretrainingError;
 use super::initial::seeded;
 use super::pixels::{Augmentation, ImageSet, write_grid};
-use super::trainer::{Trainer, TrainerConfig, num_parameters, scalar};
+use super::trainer::{Evaluation, Trainer, TrainerConfig, num_parameters, scalar};
 use super::vae::{draw, noise};
 use crate::generation::generator::{GenerateOptions, Generator};
 use crate::networks::diffusion::{AutoencoderKl, PerLevel, UNet2DConditionModel, UNetConfig};
@@ -294,7 +294,7 @@ pub fn run<B: AutodiffBackend>(
         "seed": config.seed,
         "images": training.images.len(),
     });
-    let mut trainer = Trainer::<B, _>::open(
+    let trainer = Trainer::<B, _>::open(
         &config.trainer,
         &identity,
         network,
@@ -302,43 +302,39 @@ pub fn run<B: AutodiffBackend>(
         frozen,
         progress,
     )?;
-    let evaluation = Evaluation {
+    let judge = Judge {
         config,
         schedule: &schedule,
         device: frozen,
     };
-    progress.begin("denoising network", config.trainer.steps);
-    while !trainer.is_finished() && !interrupt.is_raised() {
-        let batch = Batch::draw(config, &training_cache, &schedule, trainer.step());
+    let lesson = |network: &UNet2DConditionModel<B>, step: usize| {
+        let batch = Batch::draw(config, &training_cache, &schedule, step);
         let (noised, target, weight) = batch.tensors::<B>(&training_cache, &schedule, device);
         let context = training_cache.contexts::<B>(&batch.prompts, device);
         let timestep = steps_tensor::<B>(&batch.timesteps, device);
-        let predicted = trainer.module().forward(noised, timestep, context);
+        let predicted = network.forward(noised, timestep, context);
         let loss = ((predicted - target).powi_scalar(2) * weight).mean();
-        trainer.update(loss, &[])?;
-        if trainer.evaluation_is_due() {
-            let averaged = trainer.averaged();
-            let loss = evaluation.loss(&averaged, &held_out_cache);
-            let training_loss = evaluation.loss(&averaged, &training_cache);
-            trainer.write(&json!({ "held_out_loss": loss, "training_loss": training_loss }))?;
-            progress.note(&format!(
-                "step {}: held-out loss {loss:.4}, training {training_loss:.4}",
-                trainer.step()
-            ));
-            let path = folder.join(format!("samples/step-{}.png", trainer.step()));
-            evaluation.draw(&averaged, vae, held_out, &held_out_cache, &path)?;
-        }
-    }
-    trainer.save()?;
-    progress.end();
-    let network = trainer.averaged();
+        Ok((loss, Vec::new()))
+    };
+    let evaluate = |averaged: &UNet2DConditionModel<B::InnerBackend>, step: usize| {
+        let loss = judge.loss(averaged, &held_out_cache);
+        let training_loss = judge.loss(averaged, &training_cache);
+        let path = folder.join(format!("samples/step-{step}.png"));
+        judge.draw(averaged, vae, held_out, &held_out_cache, &path)?;
+        Ok(Evaluation {
+            metrics: json!({ "held_out_loss": loss, "training_loss": training_loss }),
+            words: format!("held-out loss {loss:.4}, training {training_loss:.4}"),
+        })
+    };
+    let outcome = trainer.run("denoising network", interrupt, lesson, evaluate)?;
+    let network = outcome.network;
     let report = DiffusionReport {
-        steps: trainer.step(),
+        steps: outcome.steps,
         num_extra_pictures: training.num_extra,
         parameters: num_parameters(&network),
-        held_out_loss: evaluation.loss(&network, &held_out_cache),
-        training_loss: evaluation.loss(&network, &training_cache),
-        interrupted: !trainer.is_finished(),
+        held_out_loss: judge.loss(&network, &held_out_cache),
+        training_loss: judge.loss(&network, &training_cache),
+        interrupted: outcome.interrupted,
     };
     Ok(TrainedUNet {
         network,
@@ -578,7 +574,7 @@ fn weights(timesteps: &[usize], schedule: &NoiseSchedule, gamma: f64) -> Vec<f32
 }
 
 /// Held-out loss and pictures, with the same noise every time.
-struct Evaluation<'a, D> {
+struct Judge<'a, D> {
     config: &'a DiffusionPretrainingConfig,
     schedule: &'a NoiseSchedule,
     device: &'a D,
@@ -587,7 +583,7 @@ struct Evaluation<'a, D> {
 /// Images that an evaluation looks at.
 const EVALUATED: usize = 128;
 
-impl<D> Evaluation<'_, D> {
+impl<D> Judge<'_, D> {
     fn loss<B: Backend<Device = D>>(
         &self,
         network: &UNet2DConditionModel<B>,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::PretrainingError;
-use super::trainer::{Trainer, TrainerConfig};
+use super::trainer::{Evaluation, Trainer, TrainerConfig};
 use crate::data::stickers::Sticker;
 use crate::networks::llama::{LlamaConfig, LlamaForCausalLm};
 use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
@@ -210,7 +210,7 @@ pub fn run<B: AutodiffBackend>(
         "seed": config.seed,
         "pairs": corpus.training().len(),
     });
-    let mut trainer = Trainer::<B, _>::open(
+    let trainer = Trainer::<B, _>::open(
         &config.trainer,
         &identity,
         network,
@@ -219,31 +219,30 @@ pub fn run<B: AutodiffBackend>(
         progress,
     )?;
     let asked = config.num_evaluated;
-    progress.begin("language model", config.trainer.steps);
-    while !trainer.is_finished() && !interrupt.is_raised() {
+    let lesson = |network: &LlamaForCausalLm<B>, step: usize| {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        random.set_stream(trainer.step() as u64 + 1);
+        random.set_stream(step as u64 + 1);
         let rows: Vec<TokenRow> = (0..config.batch_size)
             .map(|_| TokenRow::new(&corpus.draw(&mut random), &tokenizer))
             .collect();
-        let loss = loss(trainer.module(), &rows, &tokenizer, device);
-        trainer.update(loss, &[])?;
-        if trainer.evaluation_is_due() {
-            let score = score::held_out(&trainer.averaged(), &tokenizer, &corpus, asked);
-            trainer.write(&json!({ "held_out": score }))?;
-            progress.note(&format!("step {}: held-out pairs: {score}", trainer.step()));
-        }
-    }
-    trainer.save()?;
-    progress.end();
-    let network = trainer.averaged();
+        Ok((loss(network, &rows, &tokenizer, device), Vec::new()))
+    };
+    let evaluate = |averaged: &LlamaForCausalLm<B::InnerBackend>, _: usize| {
+        let score = score::held_out(averaged, &tokenizer, &corpus, asked);
+        Ok(Evaluation {
+            metrics: json!({ "held_out": score }),
+            words: format!("held-out pairs: {score}"),
+        })
+    };
+    let outcome = trainer.run("language model", interrupt, lesson, evaluate)?;
+    let network = outcome.network;
     let report = LanguageReport {
-        steps: trainer.step(),
+        steps: outcome.steps,
         parameters: network.num_params(),
         vocabulary: tokenizer.vocab_size(),
         held_out: score::held_out(&network, &tokenizer, &corpus, asked),
         training: score::training(&network, &tokenizer, &corpus, asked),
-        interrupted: !trainer.is_finished(),
+        interrupted: outcome.interrupted,
     };
     Ok(TrainedLanguageModel {
         network,

@@ -20,7 +20,7 @@ use super::augmentation::Augmentation;
 use super::error::PretrainingError;
 use super::extra::ExtraPictures;
 use super::initial::seeded;
-use super::trainer::{Trainer, TrainerConfig, num_parameters};
+use super::trainer::{Evaluation, Trainer, TrainerConfig, num_parameters};
 use super::vae::draw;
 use crate::data::pixels::to_batch;
 use crate::data::stickers::Sticker;
@@ -239,7 +239,7 @@ pub fn run<B: AutodiffBackend>(
         "seed": config.seed,
         "images": lessons.shown.len(),
     });
-    let mut trainer = Trainer::<B, _>::open(
+    let trainer = Trainer::<B, _>::open(
         &config.trainer,
         &identity,
         network,
@@ -247,28 +247,29 @@ pub fn run<B: AutodiffBackend>(
         frozen,
         progress,
     )?;
-    progress.begin(&format!("{}s", data.aspect.word()), config.trainer.steps);
-    while !trainer.is_finished() && !interrupt.is_raised() {
-        let (pixels, answers) = lessons.batch::<B>(config, trainer.step(), device);
-        let scores = trainer.module().forward(pixels);
-        trainer.update(smoothed(scores, &answers, config.label_smoothing), &[])?;
-        if trainer.evaluation_is_due() {
-            let found = measure(&trainer.averaged(), &lessons.held_out, frozen);
-            trainer.write(&json!({ "held_out": found }))?;
-            progress.note(&format!("step {}: held-out pairs: {found}", trainer.step()));
-        }
-    }
-    trainer.save()?;
-    progress.end();
-    let network = trainer.averaged();
+    let lesson = |network: &Recogniser<B>, step: usize| {
+        let (pixels, answers) = lessons.batch::<B>(config, step, device);
+        let loss = smoothed(network.forward(pixels), &answers, config.label_smoothing);
+        Ok((loss, Vec::new()))
+    };
+    let evaluate = |averaged: &Recogniser<B::InnerBackend>, _: usize| {
+        let found = measure(averaged, &lessons.held_out, frozen);
+        Ok(Evaluation {
+            metrics: json!({ "held_out": found }),
+            words: format!("held-out pairs: {found}"),
+        })
+    };
+    let name = format!("{}s", data.aspect.word());
+    let outcome = trainer.run(&name, interrupt, lesson, evaluate)?;
+    let network = outcome.network;
     let decoded = decoded(&lessons.held_out);
     let report = RecogniserReport {
-        steps: trainer.step(),
+        steps: outcome.steps,
         parameters: num_parameters(&network),
         held_out: measure(&network, &lessons.held_out, frozen),
         held_out_decoded: decoded.map(|decoded| measure(&network, &decoded, frozen)),
         training: measure(&network, &lessons.training, frozen),
-        interrupted: !trainer.is_finished(),
+        interrupted: outcome.interrupted,
     };
     Ok(TrainedRecogniser {
         network,

@@ -12,8 +12,8 @@ use serde_json::json;
 use super::error::PretrainingError;
 use crate::optimisation::parameters::{Selection, collect, restore};
 use crate::optimisation::{
-    AdamW, AdamWConfig, Checkpoint, CheckpointStore, MetricsLog, ParameterAverage, Progress,
-    Schedule,
+    AdamW, AdamWConfig, Checkpoint, CheckpointStore, Interrupt, MetricsLog, ParameterAverage,
+    Progress, Schedule,
 };
 
 /// How long and how fast a network is trained, and how often it reports.
@@ -76,6 +76,27 @@ impl TrainerConfig {
         }
         Ok(())
     }
+}
+
+/// Losses of a step that are logged beside their sum, each `[1]`.
+pub type Parts<B> = Vec<(&'static str, Tensor<B, 1>)>;
+
+/// What a network is worth at some step.
+pub struct Evaluation {
+    /// An object for `metrics.jsonl`.
+    pub metrics: serde_json::Value,
+    /// The same in words.
+    pub words: String,
+}
+
+/// What a training leaves.
+pub struct Outcome<N> {
+    /// The averaged network, without a graph.
+    pub network: N,
+    /// Steps taken.
+    pub steps: usize,
+    /// Was the run stopped before its last step?
+    pub interrupted: bool,
 }
 
 /// A network in training.
@@ -147,32 +168,57 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
             .map_err(|source| PretrainingError::File { path, source })
     }
 
-    /// Steps taken.
-    pub fn step(&self) -> usize {
-        self.step
+    /// Trains to the last step, or until `interrupt` is raised, and saves what is reached. `loss` gives a step's loss `[1]`,
+    /// which must depend on the network and the step's number alone; `evaluate` judges the averaged network now and then, and
+    /// at the end.
+    ///
+    /// # Errors
+    /// Those of `loss` and `evaluate`; a loss that is not finite; a disk that refuses.
+    pub fn run(
+        mut self,
+        name: &str,
+        interrupt: &Interrupt,
+        mut loss: impl FnMut(&M, usize) -> Result<(Tensor<B, 1>, Parts<B>), PretrainingError>,
+        mut evaluate: impl FnMut(&M::InnerModule, usize) -> Result<Evaluation, PretrainingError>,
+    ) -> Result<Outcome<M::InnerModule>, PretrainingError> {
+        let progress = self.progress;
+        progress.begin(name, self.config.steps);
+        while !self.is_finished() && !interrupt.is_raised() {
+            let (loss, parts) = loss(self.module(), self.step)?;
+            self.update(loss, &parts)?;
+            if self.evaluation_is_due() {
+                let found = evaluate(&self.averaged(), self.step)?;
+                self.write(&found.metrics)?;
+                progress.note(&format!("step {}: {}", self.step, found.words));
+            }
+        }
+        self.save()?;
+        progress.end();
+        Ok(Outcome {
+            network: self.averaged(),
+            steps: self.step,
+            interrupted: !self.is_finished(),
+        })
     }
 
     /// Has the last step been taken?
-    pub fn is_finished(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.step >= self.config.steps
     }
 
     /// The network in training.
-    pub fn module(&self) -> &M {
+    fn module(&self) -> &M {
         self.module.as_ref().expect("absent only within `update`")
     }
 
     /// The averaged network, without a graph.
-    pub fn averaged(&self) -> M::InnerModule {
+    fn averaged(&self) -> M::InnerModule {
         self.average.apply(self.module().valid())
     }
 
     /// One update by the gradients of `loss` `[1]`. Every `log_every` steps the loss and the named `parts` `[1]` are
     /// read and logged; every `checkpoint_every` steps the state is saved.
-    ///
-    /// # Errors
-    /// When a read loss is not finite, or the disk refuses.
-    pub fn update(
+    fn update(
         &mut self,
         loss: Tensor<B, 1>,
         parts: &[(&str, Tensor<B, 1>)],
@@ -215,10 +261,7 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
     }
 
     /// Appends `metrics`, an object, to the log under the current step.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn write(&mut self, metrics: &impl Serialize) -> Result<(), PretrainingError> {
+    fn write(&mut self, metrics: &impl Serialize) -> Result<(), PretrainingError> {
         self.log
             .write(self.step, metrics)
             .map_err(|source| PretrainingError::File {
@@ -228,10 +271,7 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
     }
 
     /// Saves a checkpoint of this step, unless there is one.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn save(&mut self) -> Result<(), PretrainingError> {
+    fn save(&mut self) -> Result<(), PretrainingError> {
         if self.last_checkpoint == self.step {
             return Ok(());
         }
@@ -254,7 +294,7 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
     }
 
     /// Is an evaluation due at this step?
-    pub fn evaluation_is_due(&self) -> bool {
+    fn evaluation_is_due(&self) -> bool {
         self.step.is_multiple_of(self.config.evaluate_every) || self.is_finished()
     }
 }

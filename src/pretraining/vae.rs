@@ -18,7 +18,7 @@ use serde_json::json;
 use super::error::PretrainingError;
 use super::initial::seeded;
 use super::pixels::{Augmentation, ImageSet, write_grid};
-use super::trainer::{Trainer, TrainerConfig, num_parameters, scalar};
+use super::trainer::{Evaluation, Parts, Trainer, TrainerConfig, num_parameters, scalar};
 use crate::networks::diffusion::{AutoencoderKl, VaeConfig};
 use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
 
@@ -155,7 +155,7 @@ pub fn run<B: AutodiffBackend>(
         "seed": config.seed,
         "images": training.len(),
     });
-    let mut trainer = Trainer::<B, _>::open(
+    let trainer = Trainer::<B, _>::open(
         &config.trainer,
         &identity,
         network,
@@ -163,42 +163,36 @@ pub fn run<B: AutodiffBackend>(
         frozen,
         progress,
     )?;
-    progress.begin("autoencoder", config.trainer.steps);
-    while !trainer.is_finished() && !interrupt.is_raised() {
-        let step = trainer.step();
+    let lesson = |network: &AutoencoderKl<B>, step: usize| {
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         random.set_stream(step as u64 + 1);
         let indices = draw(training.len(), config.batch_size, step, config.seed);
         let image = training.random_batch::<B>(&indices, &config.augmentation, &mut random, device);
-        let (loss, parts) = loss(config, trainer.module(), image, &mut random);
-        trainer.update(loss, &parts)?;
-        if trainer.evaluation_is_due() {
-            let averaged = trainer.averaged();
-            let psnr = mean_psnr(&averaged, held_out, frozen);
-            trainer.write(&json!({ "held_out_psnr": psnr }))?;
-            progress.note(&format!(
-                "step {}: held-out PSNR {psnr:.2} dB",
-                trainer.step()
-            ));
-            let shown: Vec<usize> = (0..held_out.len().min(16)).collect();
-            let truth = held_out.batch::<B::InnerBackend>(&shown, frozen);
-            let drawn = averaged.decode(averaged.encode(truth.clone()).mean);
-            let path = folder.join(format!("samples/step-{}.png", trainer.step()));
-            write_grid(&path, &[truth, drawn])?;
-        }
-    }
-    trainer.save()?;
-    progress.end();
-    let mut network = trainer.averaged();
+        Ok(loss(config, network, image, &mut random))
+    };
+    let evaluate = |averaged: &AutoencoderKl<B::InnerBackend>, step: usize| {
+        let shown: Vec<usize> = (0..held_out.len().min(16)).collect();
+        let truth = held_out.batch::<B::InnerBackend>(&shown, frozen);
+        let drawn = averaged.decode(averaged.encode(truth.clone()).mean);
+        let path = folder.join(format!("samples/step-{step}.png"));
+        write_grid(&path, &[truth, drawn])?;
+        let psnr = mean_psnr(averaged, held_out, frozen);
+        Ok(Evaluation {
+            metrics: json!({ "held_out_psnr": psnr }),
+            words: format!("held-out PSNR {psnr:.2} dB"),
+        })
+    };
+    let outcome = trainer.run("autoencoder", interrupt, lesson, evaluate)?;
+    let mut network = outcome.network;
     let scaling_factor = 1.0 / latent_deviation(&network, training, frozen);
     network.scaling_factor = scaling_factor;
     let report = VaeReport {
-        steps: trainer.step(),
+        steps: outcome.steps,
         parameters: num_parameters(&network),
         held_out_psnr: mean_psnr(&network, held_out, frozen),
         training_psnr: mean_psnr(&network, training, frozen),
         scaling_factor,
-        interrupted: !trainer.is_finished(),
+        interrupted: outcome.interrupted,
     };
     let config = VaeConfig {
         scaling_factor,
@@ -232,8 +226,6 @@ pub(super) fn noise<B: Backend>(
     let values: Vec<f32> = (0..count).map(|_| StandardNormal.sample(random)).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
 }
-
-type Parts<B> = Vec<(&'static str, Tensor<B, 1>)>;
 
 fn loss<B: AutodiffBackend>(
     config: &VaePretrainingConfig,
