@@ -182,6 +182,15 @@ fn dot(first: &[f64], second: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
+    /// Size, rank, spread: well and badly conditioned, of low rank, of none.
+    const CASES: [(usize, usize, f64); 5] = [
+        (1, 1, 1.0),
+        (2, 2, 1.0),
+        (7, 7, 1e6),
+        (90, 5, 1.0),
+        (12, 0, 1.0),
+    ];
+
     /// `rank` products of waves with themselves, longer and longer ones.
     fn matrix(size: usize, rank: usize, spread: f64) -> Vec<f64> {
         let mut matrix = vec![0.0; size * size];
@@ -201,20 +210,14 @@ mod tests {
 
     #[test]
     fn a_matrix_is_rebuilt_from_its_factor() {
-        // Well and badly conditioned, of low rank, of none. (Sines of one frequency span two dimensions, whatever their phase.)
-        for (size, rank, spread) in [
-            (1, 1, 1.0),
-            (2, 2, 1.0),
-            (7, 7, 1e6),
-            (90, 5, 1.0),
-            (12, 0, 1.0),
-        ] {
+        for (size, rank, spread) in CASES {
             let mut matrix = matrix(size, rank, spread);
             if size == 7 {
                 (0..size).for_each(|i| matrix[i * size + i] += 1.0 + i as f64);
             }
             let rows = factor(&matrix, size).unwrap();
             let found = rows.len() / size;
+            // Waves of one frequency span two dimensions, whatever their phases.
             assert_eq!(found, if size == 7 { 7 } else { rank.min(2) }, "rank");
             let largest = matrix
                 .iter()
@@ -236,13 +239,7 @@ mod tests {
 
     #[test]
     fn eigenvalues_are_roots_and_add_up() {
-        for (size, rank, spread) in [
-            (1, 1, 1.0),
-            (2, 2, 1.0),
-            (7, 7, 1e6),
-            (90, 5, 1.0),
-            (12, 0, 1.0),
-        ] {
+        for (size, rank, spread) in CASES {
             let mut matrix = matrix(size, rank, spread);
             (0..size).for_each(|i| matrix[i * size + i] += i as f64);
             let values = eigenvalues(&matrix, size).unwrap();
@@ -255,7 +252,7 @@ mod tests {
                 (sum(2) - squares).abs() < 1e-11 * squares.max(1.0),
                 "{size}"
             );
-            // Each makes the matrix singular: less it, some factor has a row too few.
+            // Each makes the matrix singular: less it, one eigenvalue is nothing.
             let largest = values
                 .iter()
                 .fold(1f64, |most, value| most.max(value.abs()));
