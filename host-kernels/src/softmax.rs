@@ -109,6 +109,7 @@ mod tests {
             bias[3] = -1e9;
             let mut got = scores.clone();
             biased_softmax(&mut got, sizes, 0.5, &bias);
+            assert_eq!(got[3], 0.0, "a masked key weighs nothing");
             for (row, (got, scores)) in got.chunks(keys).zip(scores.chunks(keys)).enumerate() {
                 let table = if batches == 1 {
                     0
