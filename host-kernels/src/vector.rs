@@ -70,8 +70,8 @@ pub(crate) use widest;
 
 /// `e^x` within two units of the last place, nothing below −87, as `e^88` above 88; without a branch, so that loops vectorise.
 ///
-/// Nothing, and not the least that there is: a share of that would be subnormal, which some processors compute with a hundred
-/// times more slowly, and every masked key would have such a weight.
+/// Nothing, and not the least that there is: a share of that would be subnormal, which some processors compute with far
+/// more slowly, and every masked key would have such a weight.
 ///
 /// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and a polynomial of `r` (Cephes' coefficients).
 #[inline(always)]
