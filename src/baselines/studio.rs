@@ -21,6 +21,8 @@ pub struct Studio<'a, B: Backend> {
     pub sampler: String,
     /// The items.
     pub catalogue: &'a Catalogue,
+    /// What the generator is told of each item.
+    pub words: &'a [String],
     /// The captioner's words for each item; empty where nobody asked.
     pub captions: &'a [String],
     /// Visual embeddings of the items.

@@ -34,8 +34,8 @@ pub struct TextualInversionConfig {
     pub num_vectors: usize,
     /// Words whose mean the vectors start from.
     pub initial_words: String,
-    /// The prompt in training and drawing, with `{token}` (the new word) and `{text}` (the item's own text). The word
-    /// comes first by default: long texts are cut at their end.
+    /// The prompt in training and drawing, with `{token}` (the new word) and `{text}` (the item's own words, of which
+    /// `preparation.reference_parts` are told). The new word comes first by default: long texts are cut at their end.
     pub prompt: String,
     /// Users trained side by side; changes memory, not results.
     pub users_per_group: usize,
@@ -294,7 +294,17 @@ impl<'a, B: AutodiffBackend> TextualInversion<'a, B> {
             vectors: Param::from_tensor(Tensor::<B, 3>::from_data(data, self.denoiser.device())),
         };
         let users: Vec<&str> = requests.iter().map(|r| r.sample.user.as_str()).collect();
-        let identity = (self.config, &users, &self.studio.identity, &histories);
+        let words: BTreeMap<usize, &str> = places
+            .keys()
+            .map(|item| (*item, self.studio.words[*item].as_str()))
+            .collect();
+        let identity = (
+            self.config,
+            &users,
+            &self.studio.identity,
+            &histories,
+            &words,
+        );
         let training = &self.config.training;
         let per_user = training.batch_size;
         let module = fit::<B, _>(
@@ -314,7 +324,7 @@ impl<'a, B: AutodiffBackend> TextualInversion<'a, B> {
                     for _ in 0..per_user {
                         let item = history[random.random_range(0..history.len())];
                         rows.push(places[&item]);
-                        prompts.push(self.config.words(&self.studio.catalogue[item].text));
+                        prompts.push(self.config.words(&self.studio.words[item]));
                         own.push(user as i32);
                         noising.draw(&mut random, self.denoiser.num_timesteps(), latents.shape());
                     }
@@ -396,10 +406,8 @@ impl<B: AutodiffBackend> Method for TextualInversion<'_, B> {
         let asked: Vec<Request<'_>> = known.iter().map(|place| requests[*place]).collect();
         let prompts: Vec<String> = asked
             .iter()
-            .map(|request| {
-                let text = &self.studio.catalogue[request.sample.reference].text;
-                self.config.words(text)
-            })
+            .map(|request| &self.studio.words[request.sample.reference])
+            .map(|words| self.config.words(words))
             .collect();
         let values: Vec<f32> = asked
             .iter()

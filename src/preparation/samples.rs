@@ -19,7 +19,7 @@ use super::items::ItemFeatures;
 pub struct PreparationConfig {
     /// The generator's own prompt, with `{keywords}` (K_u) and `{reference}` (the reference's own words).
     pub global_prompt: String,
-    /// The reference's own words are the first so many comma-separated parts of its text; 0 keeps all.
+    /// An item's own words, as the generator is told them, are the first so many comma-separated parts of its text; 0 keeps all.
     pub reference_parts: usize,
     /// Items a history must have at least.
     pub min_history: usize,
@@ -39,6 +39,19 @@ impl Default for PreparationConfig {
 }
 
 impl PreparationConfig {
+    /// What the generator is told of an item with this text, whichever method draws.
+    pub fn words(&self, text: &str) -> String {
+        match self.reference_parts {
+            0 => text.to_string(),
+            parts => text
+                .split(',')
+                .take(parts)
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join(", "),
+        }
+    }
+
     /// Refuses values without a meaning, with the reason.
     ///
     /// # Errors
@@ -195,10 +208,11 @@ impl Preparation<'_> {
     }
 
     fn generator_prompt(&self, keywords: &[String], reference: usize) -> String {
+        let words = self.config.words(&self.catalogue[reference].text);
         let prompt = &self.config.global_prompt;
         let prompt = prompt
             .replace("{keywords}", &keywords.join(", "))
-            .replace("{reference}", &self.reference_words(reference));
+            .replace("{reference}", &words);
         prompt.trim_start_matches(", ").to_string()
     }
 
@@ -214,18 +228,5 @@ impl Preparation<'_> {
             .collect();
         let kept = pool(&lists, &self.keywords.retrieved);
         (!kept.is_empty()).then_some(kept)
-    }
-
-    fn reference_words(&self, reference: usize) -> String {
-        let text = &self.catalogue[reference].text;
-        match self.config.reference_parts {
-            0 => text.clone(),
-            parts => text
-                .split(',')
-                .take(parts)
-                .map(str::trim)
-                .collect::<Vec<_>>()
-                .join(", "),
-        }
     }
 }

@@ -123,6 +123,7 @@ struct World {
     diffusion: PretrainedDiffusion<TestBackend>,
     generator: Generator<TestBackend>,
     catalogue: Catalogue,
+    words: Vec<String>,
     histories: Vec<History>,
     samples: Vec<Sample>,
     visual: Vec<Vec<f32>>,
@@ -190,6 +191,7 @@ impl World {
                 .iter()
                 .map(|text| format!("a picture of {text}"))
                 .collect(),
+            words: words.map(String::from).to_vec(),
             catalogue,
         }
     }
@@ -235,6 +237,7 @@ impl World {
             identity: "tiny".into(),
             sampler: "two steps".into(),
             catalogue: &self.catalogue,
+            words: &self.words,
             captions: &self.captions,
             visual: &self.visual,
             held_out: &held_out,

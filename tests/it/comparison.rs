@@ -403,3 +403,29 @@ fn a_failed_user_is_counted_and_not_averaged() {
     assert!(empty.differences.is_empty());
     assert_eq!(empty.tables(&options).len(), 1, "pictures alone");
 }
+
+#[test]
+fn every_method_is_told_the_same_words_of_a_reference() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let told = |parts: usize| {
+        let out = folder.path().join(parts.to_string());
+        let parts = format!("preparation.reference_parts={parts}");
+        // Keywords then draw the reference's words alone, and so does PMG's balance of 0.
+        let alone = [
+            parts.as_str(),
+            "preparation.global_prompt={reference}",
+            "baselines.pmg.balances=[0.0]",
+            "inference.candidates=1",
+        ];
+        let results = eval(&out, "keywords,pmg,textual-inversion", &alone);
+        let methods = results["methods"].as_array().expect("methods");
+        [1, 2, 3].map(|place| methods[place]["scores"].clone())
+    };
+    let (name, all) = (told(1), told(0));
+    for [keywords, pmg, _] in [&name, &all] {
+        assert_eq!(keywords, pmg);
+    }
+    for (name, all) in name.iter().zip(&all) {
+        assert_ne!(name, all, "fewer words, another picture");
+    }
+}

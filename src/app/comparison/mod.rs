@@ -279,6 +279,12 @@ impl Comparison {
         let choice = chooser.as_ref().and_then(|own| choice(inference, own));
         let held_out = |item: usize| self.data.is_held_out(item);
         let picture = |item: usize| self.data.picture(item);
+        let catalogue = &self.data.folder().catalogue;
+        let preparation = &self.config.preparation;
+        let words: Vec<String> = catalogue
+            .iter()
+            .map(|item| preparation.words(&item.text))
+            .collect();
         let studio = Studio {
             drawing: Drawing {
                 generator: &self.generation.generator,
@@ -293,7 +299,8 @@ impl Comparison {
             },
             identity: self.generation.fingerprint.clone(),
             sampler: self.sampler(&options)?,
-            catalogue: &self.data.folder().catalogue,
+            catalogue,
+            words: &words,
             captions: &self.items.captions,
             visual: &self.items.visual,
             held_out: &held_out,
@@ -455,6 +462,9 @@ impl Comparison {
     /// Whatever decides a picture beside method, user, reference and seed.
     fn words(&self, request: &Request<'_>) -> String {
         let sample = request.sample;
+        let catalogue = &self.data.folder().catalogue;
+        let told = |item: usize| self.config.preparation.words(&catalogue[item].text);
+        let history = &request.history.history;
         json!([
             sample.keywords,
             sample.summary,
@@ -462,8 +472,10 @@ impl Comparison {
             sample.global_prompt,
             sample.history_prompt,
             self.items.captions[sample.reference],
-            self.data.folder().catalogue[sample.reference].text,
-            request.history.history,
+            catalogue[sample.reference].text,
+            told(sample.reference),
+            history,
+            history.iter().map(|item| told(*item)).collect::<Vec<_>>(),
         ])
         .to_string()
     }

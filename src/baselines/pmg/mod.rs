@@ -172,10 +172,16 @@ impl<'a, B: AutodiffBackend> Pmg<'a, B> {
             self.networks.shape.width,
             training.seed,
         );
-        let users: Vec<(&str, &str)> = self
+        let users: Vec<[&str; 4]> = self
             .examples
             .iter()
-            .map(|example| (example.user.as_str(), example.reference_id.as_str()))
+            .map(|example| {
+                let Sample {
+                    user, reference_id, ..
+                } = example;
+                let (prompt, taste) = (&example.history_prompt, &example.preference_prompt);
+                [user, reference_id, prompt, taste].map(String::as_str)
+            })
             .collect();
         let identity = (self.config, &users, &self.studio.identity);
         fit::<B, _>(
@@ -277,7 +283,11 @@ impl<B: AutodiffBackend> Method for Pmg<'_, B> {
         let ids: Vec<Vec<u32>> = samples.iter().map(|s| s.preference_ids.clone()).collect();
         let text = self.studio.drawing.text;
         let whole = model.forward(self.networks.llama, &ids, text.encode(&prompts).states);
-        let reference = text.encode(&texts).states;
+        let words: Vec<&str> = samples
+            .iter()
+            .map(|sample| self.studio.words[sample.reference].as_str())
+            .collect();
+        let reference = text.encode(&words).states;
 
         let tastes: Vec<&str> = samples.iter().map(|s| s.summary.as_str()).collect();
         let tastes = self.networks.semantic.encode(&tastes);
