@@ -8,6 +8,7 @@ use super::attention::{attend, split_heads};
 use super::cache::KeyValueCache;
 use super::config::OptConfig;
 use crate::nn::activation::Activation;
+use crate::nn::linear::by_rows;
 use crate::nn::precision::widened_layer_norm;
 
 /// The first two rows of the position table belong to no position.
@@ -184,15 +185,7 @@ impl<B: Backend> OptForCausalLm<B> {
     pub fn logits(&self, states: Tensor<B, 3>) -> Tensor<B, 3> {
         match &self.lm_head {
             Some(head) => head.forward(states),
-            None => states.matmul(
-                self.model
-                    .decoder
-                    .embed_tokens
-                    .weight
-                    .val()
-                    .transpose()
-                    .unsqueeze(),
-            ),
+            None => by_rows(states, self.model.decoder.embed_tokens.weight.val(), None),
         }
     }
 

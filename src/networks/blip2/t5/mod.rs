@@ -22,6 +22,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 use self::attention::normal;
 use super::cache::KeyValueCache;
 use super::config::Blip2ConfigError;
+use crate::nn::linear::by_rows;
 
 /// Encoder, decoder and head.
 #[derive(Module, Debug)]
@@ -139,7 +140,7 @@ impl<B: Backend> T5ForConditionalGeneration<B> {
         };
         match &self.lm_head {
             Some(head) => head.forward(states),
-            None => states.matmul(self.shared.weight.val().transpose().unsqueeze()),
+            None => by_rows(states, self.shared.weight.val(), None),
         }
     }
 
