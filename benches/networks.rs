@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use burn::tensor::backend::Backend as _;
 use burn::tensor::{Device, Tensor};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use ragar::app::backend::{self, Backend};
+use ragar::app::pool::in_pool;
 use ragar::pretrained::clip::open_vision_model;
 use ragar::pretrained::diffusion::{open_unet, open_vae};
 use ragar::retrieval::correlation::retrieve;
@@ -85,4 +86,11 @@ criterion_group! {
         .measurement_time(Duration::from_secs(8));
     targets = networks, retrieval
 }
-criterion_main!(benches);
+
+fn main() {
+    // As the program computes.
+    in_pool(None, || {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    });
+}

@@ -9,8 +9,9 @@ use std::time::Duration;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend as _;
 use burn::tensor::{Device, Tensor, TensorData};
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group};
 use ragar::app::backend::{self, Backend, Devices};
+use ragar::app::pool::in_pool;
 use ragar::recommender::contrastive::contrastive;
 use ragar::recommender::light_gcn::{LightGcn, Nodes};
 use ragar::recommender::neighbours::{Neighbours, unit_rows};
@@ -194,4 +195,11 @@ criterion_group! {
         .measurement_time(Duration::from_secs(4));
     targets = graphs, contrast, steps, judging
 }
-criterion_main!(benches);
+
+fn main() {
+    // As the program computes.
+    in_pool(None, || {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    });
+}

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// The command line is well formed but asks for something that cannot be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -37,27 +38,84 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> T {
     value
 }
 
+/// What computes on a device: its panics are the device's failures. Beginnings of the names of packages.
+const RUNTIMES: [&str; 8] = [
+    "cubecl-",
+    "burn-cubecl-",
+    "burn-wgpu-",
+    "wgpu-",
+    "cudarc-",
+    "burn-tch-",
+    "tch-",
+    "torch-sys-",
+];
+
+/// What the device's runtime said when it failed; whoever waits for it then fails too, on other threads.
+static DEVICE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 /// Replaces the panic message by one sentence; `RUST_BACKTRACE=1` adds the backtrace.
+///
+/// A device's failure is kept for [`guard`]: a search for what fits into its memory survives it.
 pub fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
         if QUIET.with(Cell::get) {
             return;
         }
         let what = panic_text(info.payload());
-        let place = info
-            .location()
-            .map(|at| format!(" ({}:{})", at.file(), at.line()))
-            .unwrap_or_default();
+        let file = info.location().map_or("", |at| at.file());
+        let mut device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(
-            stderr,
-            "error: ragar met a mistake of its own: {what}{place}\n  Please report it together with the command you ran; RUST_BACKTRACE=1 shows more."
-        );
+        if is_of_device(file, &what) {
+            device.push(what);
+        } else {
+            device.clear();
+            let place = info
+                .location()
+                .map(|at| format!(" ({}:{})", at.file(), at.line()));
+            let _ = writeln!(
+                stderr,
+                "error: ragar met a mistake of its own: {what}{}\n  Please report it together with the command you ran; RUST_BACKTRACE=1 shows more.",
+                place.unwrap_or_default()
+            );
+        }
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             let trace = std::backtrace::Backtrace::force_capture();
             let _ = writeln!(stderr, "{trace}");
         }
     }));
+}
+
+/// Does a panic in the source `file` say that the device could not compute, rather than that something here is wrong?
+fn is_of_device(file: &str, what: &str) -> bool {
+    let in_runtime = file
+        .split(['/', '\\'])
+        .any(|part| RUNTIMES.iter().any(|name| part.starts_with(name)));
+    // Burn's tensors hand on what their runtime reports when values are read.
+    in_runtime || what.starts_with("Error while reading data")
+}
+
+/// What a device's failure means to whoever waits for the result: the first and the last thing that its runtime said.
+fn device_sentence(first: &str, last: &str) -> String {
+    let mut said = in_short(first);
+    let last = in_short(last);
+    if last != said {
+        let _ = write!(said, "\n  and then: {last}");
+    }
+    format!(
+        "error: the device failed: {said}\n  \
+         What was saved is whole: the same command goes on from it.\n  \
+         Where memory ran out, ask for less at once: inference.images_per_batch, in training reflection.images_per_batch \
+         and training.micro_batch = \"auto\" (--accept-changes goes on with a run that has begun).\n  \
+         Where the device is gone (a driver's reset, a card unplugged), `ragar devices` lists what is usable.\n  \
+         If it comes back at the same place, please report it; RUST_BACKTRACE=1 shows more.\n"
+    )
+}
+
+/// On one line, without the backtrace that a runtime hangs on.
+fn in_short(what: &str) -> String {
+    let what = what.split("\nBacktrace").next().unwrap_or_default();
+    let words: Vec<&str> = what.split_whitespace().collect();
+    words.join(" ").chars().take(300).collect()
 }
 
 /// The words of a panic.
@@ -77,7 +135,13 @@ pub fn guard(work: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
             let _ = write!(std::io::stderr().lock(), "{}", sentence(&error));
             exit_code(&error)
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => {
+            let device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(first), Some(last)) = (device.first(), device.last()) {
+                let _ = write!(std::io::stderr().lock(), "{}", device_sentence(first, last));
+            }
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -131,5 +195,34 @@ mod tests {
             format!("{:?}", exit_code(&error)),
             format!("{:?}", ExitCode::from(2))
         );
+    }
+
+    #[test]
+    fn a_runtimes_panic_is_the_devices_failure() {
+        let registry = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+        for name in ["cubecl-wgpu-0.10.0", "wgpu-29.0.4", "burn-tch-0.21.0"] {
+            assert!(is_of_device(&format!("{registry}/{name}/src/lib.rs"), ""));
+        }
+        assert!(is_of_device(r"C:\cargo\cubecl-cuda-0.10.0\src\lib.rs", ""));
+        let tensor = format!("{registry}/burn-tensor-0.21.0/src/tensor/api/base.rs");
+        let read = "Error while reading data: use `try_into_data` instead to catch the error at runtime: Generic";
+        assert!(is_of_device(&tensor, read));
+        assert!(!is_of_device(&tensor, "=== Tensor Operation Error ==="));
+        assert!(!is_of_device("src/app/pool.rs", "index out of bounds"));
+    }
+
+    #[test]
+    fn a_failed_device_is_told_in_short_with_the_way_out() {
+        let what = "can't allocate\n  buffer of size: 9\nBacktrace:\n   0: std::backtrace";
+        let said = device_sentence(what, what);
+        assert!(said.starts_with(
+            "error: the device failed: can't allocate buffer of size: 9\n  What was saved"
+        ));
+        assert!(
+            said.contains("the same command goes on from it") && said.contains("ragar devices")
+        );
+        assert!(!said.contains("std::backtrace"));
+        assert!(device_sentence(what, "receiver gone").contains("9\n  and then: receiver gone\n"));
+        assert!(device_sentence(&"x".repeat(9_000), "").len() < 1_200);
     }
 }

@@ -344,6 +344,41 @@ fn a_changed_configuration_is_taken_up_when_told() {
     assert_eq!(metrics(folder.path()).len(), 2);
 }
 
+/// What a training said.
+#[derive(Default)]
+struct Notes(std::sync::Mutex<Vec<String>>);
+
+impl Progress for Notes {
+    fn begin(&self, _name: &str, _total: usize) {}
+    fn advance(&self, _position: usize, _message: &str) {}
+    fn end(&self) {}
+    fn note(&self, text: &str) {
+        self.0.lock().unwrap().push(text.into());
+    }
+}
+
+#[test]
+fn a_run_that_began_with_too_much_at_once_can_go_on_with_less() {
+    let mut world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    world.finish(folder.path(), &training(1));
+    world.accept_changes = true;
+    let go_on = |steps, rule| {
+        let training = TrainingConfig {
+            micro_batch: MicroBatch::Rule(rule),
+            ..training(steps)
+        };
+        let notes = Notes::default();
+        let run = world.train(folder.path(), &training, &notes, &Interrupt::default());
+        assert_eq!(run.unwrap().1, Outcome::Finished);
+        let notes = notes.0.into_inner().unwrap();
+        notes.iter().any(|note| note.contains("fit at once"))
+    };
+    assert!(go_on(2, MicroBatchRule::Auto), "asked for, and probed");
+    assert!(!go_on(3, MicroBatchRule::Auto), "found, and kept");
+    assert!(!go_on(4, MicroBatchRule::Whole));
+}
+
 #[test]
 fn a_batch_that_ruins_a_step_is_left_out_and_kept_for_a_look() {
     let mut world = World::new();

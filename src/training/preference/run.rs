@@ -57,6 +57,8 @@ struct Desk {
     log: RunLog,
     rollbacks: Rollbacks,
     sampler: Sampler,
+    /// Users that the language model reads at once.
+    micro_batch: usize,
 }
 
 impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
@@ -139,13 +141,12 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
         if let Some(checkpoint) = found {
             run = run.restore(&checkpoint, &folder, &frozen.device)?;
         }
-        if run.state.micro_batch.is_none() {
-            run.state.micro_batch = Some(self.micro_batch(&run.model, frozen)?);
-        }
+        let micro_batch = self.micro_batch(&mut run, frozen)?;
         let mut desk = Desk {
             log: RunLog::open(self.folder, run.step, begun)?,
             rollbacks: Rollbacks::open(self.folder)?,
             sampler: Sampler::new(training.seed, self.samples.len(), training.batch_size),
+            micro_batch,
             store,
         };
         if begun {
@@ -176,7 +177,7 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
                 reflection: self.reflection,
                 pool: self.pool,
                 seed: self.training.seed,
-                micro_batch: run.state.micro_batch.unwrap_or(0),
+                micro_batch: desk.micro_batch,
                 segment_layers: self.training.segment_layers,
             };
             let memory = &mut run.state.memory;
@@ -380,18 +381,24 @@ impl<B: AutodiffBackend> PreferenceTraining<'_, B> {
         }
     }
 
+    /// As it is configured now; what a probe once found stays what it was, for the same numbers.
     fn micro_batch(
         &self,
-        model: &PreferenceModel<B>,
+        run: &mut Run<B>,
         frozen: &Frozen<'_, B::InnerBackend>,
     ) -> Result<usize, TrainingError> {
         let whole = self.training.batch_size;
-        match self.training.micro_batch {
-            MicroBatch::Users(users) => Ok(users.min(whole)),
-            MicroBatch::Rule(MicroBatchRule::Whole) => Ok(whole),
-            MicroBatch::Rule(MicroBatchRule::Auto) => {
+        let rule = match self.training.micro_batch {
+            MicroBatch::Users(users) => return Ok(users.min(whole)),
+            MicroBatch::Rule(rule) => rule,
+        };
+        match (rule, run.state.micro_batch) {
+            (MicroBatchRule::Whole, _) => Ok(whole),
+            (MicroBatchRule::Auto, Some(found)) => Ok(found),
+            (MicroBatchRule::Auto, None) => {
                 let layers = self.training.segment_layers;
-                let fits = probe::micro_batch(model, frozen, self.samples, whole, layers)?;
+                let fits = probe::micro_batch(&run.model, frozen, self.samples, whole, layers)?;
+                run.state.micro_batch = Some(fits);
                 self.progress.note(&format!(
                     "training.micro_batch: {fits} of {whole} fit at once"
                 ));
