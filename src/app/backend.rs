@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use burn::DispatchDevice;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
 use super::{failure, tuning};
@@ -243,21 +243,55 @@ fn is_of(backend: BackendName, device: &str) -> bool {
     }
 }
 
-/// Adds one and one on `device`: a driver that is there may still fail, and Burn's GPU backends say so by panicking.
+/// Adds one and one on `device`: a driver that is there may still fail, and Burn's GPU backends say so by panicking. On
+/// macOS also multiplies two matrices: Burn 0.21 gets large ones wrong on some Apple GPUs (tracel-ai/burn#4966).
 fn first_computation(asked: DeviceName, device: &DispatchDevice) -> Result<(), DeviceError> {
     let computing = AssertUnwindSafe(|| {
         let ones = Tensor::<Backend, 1>::ones([2], device);
-        (ones.clone() + ones).into_data().iter::<f32>().sum::<f32>()
+        let sum = (ones.clone() + ones).into_data().iter::<f32>().sum::<f32>();
+        let off = match cfg!(target_os = "macos") {
+            true => product_error(device),
+            false => 0.0,
+        };
+        (sum, off)
     });
     let broken = |reason| DeviceError::Broken {
         name: asked.to_string(),
         reason,
     };
     match failure::quietly(|| catch_unwind(computing)) {
-        Ok(4.0) => Ok(()),
-        Ok(sum) => Err(broken(format!("1 + 1, twice, gave {sum} in all"))),
+        Ok((4.0, off)) if off < 1e-3 => Ok(()),
+        Ok((4.0, off)) => Err(broken(format!(
+            "a product of matrices is off by {off}, a known fault of Burn 0.21 on Apple GPUs; --device flex computes without the GPU"
+        ))),
+        Ok((sum, _)) => Err(broken(format!("1 + 1, twice, gave {sum} in all"))),
         Err(payload) => Err(broken(failure::panic_text(payload.as_ref()))),
     }
+}
+
+/// The largest error of a product of 535 rows with 1,024 columns, all of whose numbers are below 30.
+fn product_error(device: &DispatchDevice) -> f32 {
+    const ROWS: usize = 535;
+    const INNER: usize = 1024;
+    const COLUMNS: usize = 1024;
+    let row = |at: usize| (at % 7) as f32;
+    let column = |at: usize| (at % 5) as f32;
+    let left = (0..ROWS * INNER).map(|at| row(at / INNER)).collect();
+    let right = (0..INNER * COLUMNS).map(|at| column(at % COLUMNS) / INNER as f32);
+    let left = TensorData::new::<f32, _>(left, [ROWS, INNER]);
+    let right = TensorData::new::<f32, _>(right.collect(), [INNER, COLUMNS]);
+    let of = |data| Tensor::<Backend, 2>::from_data(data, device);
+    let product = of(left).matmul(of(right)).into_data();
+    let off = |(at, got): (usize, f32)| (got - row(at / COLUMNS) * column(at % COLUMNS)).abs();
+    let worst = product.iter::<f32>().enumerate().map(off);
+    // What is no number stays the worst.
+    worst.fold(0.0, |most, off| {
+        if off > most || off.is_nan() {
+            off
+        } else {
+            most
+        }
+    })
 }
 
 /// Which of the compiled backends have a usable device, and why the others have none.
@@ -574,6 +608,13 @@ mod tests {
         for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "flex:0", "Flex"] {
             assert!(name.parse::<DeviceName>().is_err(), "{name}");
         }
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn a_product_of_matrices_tells_a_device_that_computes() {
+        let devices = open("flex").unwrap();
+        assert!(product_error(&devices.frozen) < 1e-4);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+
+use crate::optimisation::device_failure::{self, DeviceFailure};
 
 /// The command line is well formed but asks for something that cannot be: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +31,12 @@ impl Interrupted {
     }
 }
 
-/// Runs `work` without the panic hook saying a word; for calls whose panic is caught and explained.
+/// Runs `work` without a word of a panic, here or on the device's own thread; for calls whose panic is caught and explained.
 pub fn quietly<T>(work: impl FnOnce() -> T) -> T {
     QUIET.with(|quiet| quiet.set(true));
     let value = work();
     QUIET.with(|quiet| quiet.set(false));
+    device_failure::forget();
     value
 }
 
@@ -50,12 +52,9 @@ const RUNTIMES: [&str; 8] = [
     "torch-sys-",
 ];
 
-/// What the device's runtime said when it failed; whoever waits for it then fails too, on other threads.
-static DEVICE: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
 /// Replaces the panic message by one sentence; `RUST_BACKTRACE=1` adds the backtrace.
 ///
-/// A device's failure is kept for [`guard`]: a search for what fits into its memory survives it.
+/// A device's failure is kept for [`guard`] and for whoever saves: a search for what fits into its memory survives it.
 pub fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
         if QUIET.with(Cell::get) {
@@ -63,12 +62,11 @@ pub fn install_hook() {
         }
         let what = panic_text(info.payload());
         let file = info.location().map_or("", |at| at.file());
-        let mut device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stderr = std::io::stderr().lock();
-        if is_of_device(file, &what) {
-            device.push(what);
+        // After a device's failure others fail for it.
+        if is_of_device(file, &what) || device_failure::check().is_err() {
+            device_failure::report(&what);
         } else {
-            device.clear();
             let place = info
                 .location()
                 .map(|at| format!(" ({}:{})", at.file(), at.line()));
@@ -94,29 +92,13 @@ fn is_of_device(file: &str, what: &str) -> bool {
     in_runtime || what.starts_with("Error while reading data")
 }
 
-/// What a device's failure means to whoever waits for the result: the first and the last thing that its runtime said.
-fn device_sentence(first: &str, last: &str) -> String {
-    let mut said = in_short(first);
-    let last = in_short(last);
-    if last != said {
-        let _ = write!(said, "\n  and then: {last}");
-    }
-    format!(
-        "error: the device failed: {said}\n  \
-         What was saved is whole: the same command goes on from it.\n  \
-         Where memory ran out, ask for less at once: inference.images_per_batch, in training reflection.images_per_batch \
-         and training.micro_batch = \"auto\" (--accept-changes goes on with a run that has begun).\n  \
-         Where the device is gone (a driver's reset, a card unplugged), `ragar devices` lists what is usable.\n  \
-         If it comes back at the same place, please report it; RUST_BACKTRACE=1 shows more.\n"
-    )
-}
-
-/// On one line, without the backtrace that a runtime hangs on.
-fn in_short(what: &str) -> String {
-    let what = what.split("\nBacktrace").next().unwrap_or_default();
-    let words: Vec<&str> = what.split_whitespace().collect();
-    words.join(" ").chars().take(300).collect()
-}
+/// The way out of a device's failure.
+const AFTER_DEVICE: &str = "  \
+    What was saved is whole: the same command goes on from it.\n  \
+    Where memory ran out, ask for less at once: inference.images_per_batch, in training reflection.images_per_batch \
+    and training.micro_batch = \"auto\" (--accept-changes goes on with a run that has begun).\n  \
+    Where the device is gone (a driver's reset, a card unplugged), `ragar devices` lists what is usable.\n  \
+    If it comes back at the same place, please report it; RUST_BACKTRACE=1 shows more.\n";
 
 /// The words of a panic.
 pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
@@ -129,19 +111,22 @@ pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 
 /// Runs the program's work and turns its end into an exit code.
 pub fn guard(work: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+    let ended = catch_unwind(AssertUnwindSafe(work));
+    // A device may lose work without anyone waiting for it: then even what looks finished is not.
+    let device = device_failure::check();
+    let mut stderr = std::io::stderr().lock();
+    if let Err(failure) = &device {
+        let _ = write!(stderr, "error: {failure}\n{AFTER_DEVICE}");
+    }
+    match ended {
+        Ok(Ok(())) if device.is_ok() => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            let _ = write!(std::io::stderr().lock(), "{}", sentence(&error));
+            if !error.chain().any(|cause| cause.is::<DeviceFailure>()) {
+                let _ = write!(stderr, "{}", sentence(&error));
+            }
             exit_code(&error)
         }
-        Err(_) => {
-            let device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
-            if let (Some(first), Some(last)) = (device.first(), device.last()) {
-                let _ = write!(std::io::stderr().lock(), "{}", device_sentence(first, last));
-            }
-            ExitCode::FAILURE
-        }
+        Ok(Ok(())) | Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -209,20 +194,5 @@ mod tests {
         assert!(is_of_device(&tensor, read));
         assert!(!is_of_device(&tensor, "=== Tensor Operation Error ==="));
         assert!(!is_of_device("src/app/pool.rs", "index out of bounds"));
-    }
-
-    #[test]
-    fn a_failed_device_is_told_in_short_with_the_way_out() {
-        let what = "can't allocate\n  buffer of size: 9\nBacktrace:\n   0: std::backtrace";
-        let said = device_sentence(what, what);
-        assert!(said.starts_with(
-            "error: the device failed: can't allocate buffer of size: 9\n  What was saved"
-        ));
-        assert!(
-            said.contains("the same command goes on from it") && said.contains("ragar devices")
-        );
-        assert!(!said.contains("std::backtrace"));
-        assert!(device_sentence(what, "receiver gone").contains("9\n  and then: receiver gone\n"));
-        assert!(device_sentence(&"x".repeat(9_000), "").len() < 1_200);
     }
 }

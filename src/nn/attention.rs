@@ -5,6 +5,7 @@ use burn::tensor::{Bool, DType, Tensor, activation::softmax, backend::Backend, m
 use host_kernels::{AttentionSizes, SoftmaxSizes};
 
 use super::host;
+use super::product::product;
 
 /// What a masked score becomes: far below any real score, and still representable in 16-bit floats, so that a
 /// row without any visible key gives the mean of the values instead of not-a-number.
@@ -81,9 +82,9 @@ pub fn scaled_dot_product<B: Backend>(
     };
     let [_, _, _, width] = query.dims();
     let scale = (width as f64).powf(-0.5);
-    let scores = query.mul_scalar(scale).matmul(key.swap_dims(2, 3));
+    let scores = product(query.mul_scalar(scale), key.swap_dims(2, 3));
     let mask = mask.expand(scores.shape());
-    softmax(scores.mask_fill(mask, MASKED_SCORE), 3).matmul(value)
+    product(softmax(scores.mask_fill(mask, MASKED_SCORE), 3), value)
 }
 
 /// `softmax(scores / divisor + bias)` over the keys, in f32 whatever the type of the scores.

@@ -4,6 +4,7 @@ use burn::nn::Linear;
 use burn::tensor::{Tensor, backend::Backend};
 
 use super::host;
+use super::product::product;
 
 /// `layer` over every token: `[batch, tokens, in]` → `[batch, tokens, out]`.
 ///
@@ -34,7 +35,7 @@ pub fn by_rows<B: Backend, const D: usize>(
     let input = input.reshape([rows, inputs]);
     let output = match on_host && rows > 1 {
         true => weight.matmul(input.transpose()).transpose(),
-        false => input.matmul(weight.transpose()),
+        false => product(input, weight.transpose()),
     };
     shape[D - 1] = outputs;
     let output = output.reshape(shape);

@@ -8,5 +8,6 @@ pub mod linear;
 pub mod lora;
 pub mod norm;
 pub mod precision;
+pub mod product;
 pub mod rotary;
 pub mod timestep;

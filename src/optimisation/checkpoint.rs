@@ -14,6 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::device_failure::{self, DeviceFailure};
 use super::parameters::NamedTensors;
 
 const SCHEMA: u32 = 1;
@@ -62,6 +63,9 @@ pub enum CheckpointError {
         expected: u32,
         found: u32,
     },
+    /// The numbers may be wrong.
+    #[error("{0}")]
+    Device(#[from] DeviceFailure),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,8 +119,9 @@ impl CheckpointStore {
     /// Writes `checkpoint` and removes the oldest ones beyond those kept.
     ///
     /// # Errors
-    /// When a file cannot be written; what stood before stays whole.
+    /// When a file cannot be written, or the device has lost work; what stood before stays whole.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<PathBuf, CheckpointError> {
+        device_failure::check()?;
         let target = self.root.join(format!("step-{}", checkpoint.step));
         let temporary = self.root.join(format!("step-{}.tmp", checkpoint.step));
         let at = |path: &Path, source| CheckpointError::File {

@@ -3,6 +3,7 @@
 
 pub mod average;
 pub mod checkpoint;
+pub mod device_failure;
 pub mod interrupt;
 pub mod log;
 pub mod optimizer;

@@ -15,6 +15,7 @@ use super::config::{MicroConfig, RecommenderError, RecommenderKind};
 use super::features::ItemFeatures;
 use super::interactions::Interactions;
 use super::step::{Batch, Step};
+use crate::nn::product::product;
 
 /// Final vectors, whose dot product is the score.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ impl<B: Backend> Embeddings<B> {
     /// The scores of all items for a range of users, `[users, items]`.
     pub fn scores(&self, users: Range<usize>) -> Tensor<B, 2> {
         let users = self.users.clone().slice([users]);
-        users.matmul(self.items.clone().transpose())
+        product(users, self.items.clone().transpose())
     }
 }
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::config::rows_per_block;
 use super::graph::{Edges, degree_scale};
+use crate::nn::product::product;
 
 /// The `k` nearest items of every item, the most similar first.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,11 +32,8 @@ impl Neighbours {
         let mut similarities = Vec::with_capacity(num_items * per_item);
         for start in (0..num_items).step_by(block_rows) {
             let end = (start + block_rows).min(num_items);
-            let block = directions
-                .clone()
-                .slice([start..end])
-                .matmul(directions.clone().transpose());
-            let block = host(block);
+            let rows = directions.clone().slice([start..end]);
+            let block = host(product(rows, directions.clone().transpose()));
             let rows: Vec<Vec<(u32, f32)>> = block
                 .par_chunks(num_items)
                 .enumerate()

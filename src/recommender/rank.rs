@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::interactions::Interactions;
 use super::neighbours::{host, largest};
+use crate::nn::product::product;
 
 /// Scores held on the host at once while ranking.
 const SCORES_PER_BLOCK: usize = 1 << 22;
@@ -174,7 +175,7 @@ pub fn evaluate_embeddings<B: Backend>(
 ) -> Vec<RankingScores> {
     let items = items.clone().transpose();
     evaluate(
-        |range| host(users.clone().slice([range]).matmul(items.clone())),
+        |range| host(product(users.clone().slice([range]), items.clone())),
         excluded,
         relevant,
         options,

@@ -14,6 +14,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;
 
 use crate::networks::clip::{Clip, ClipPreprocessing, normalise};
+use crate::nn::product::product;
 
 use super::reward::Judgement;
 use crate::recommender::Modality;
@@ -147,7 +148,7 @@ impl<B: Backend> Space<B> {
 
     /// Similarities of new features `[cases, width]` to all items, row after row.
     fn similarities(&self, features: Tensor<B, 2>) -> Vec<f32> {
-        let similarities = unit_rows(features).matmul(self.directions.clone());
+        let similarities = product(unit_rows(features), self.directions.clone());
         host(similarities)
     }
 
@@ -306,7 +307,7 @@ impl<B: Backend> MicroDiscriminator<B> {
 
         let users = embeddings.users.clone().select(0, users);
         let scores: Tensor<B, 2> = (items * users.clone()).sum_dim(1);
-        let others = users.matmul(embeddings.items.clone().transpose());
+        let others = product(users, embeddings.items.clone().transpose());
         let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
         let others = host(others);
         let num_items = self.model.features().num_items();

@@ -13,6 +13,7 @@ use ragar::nn::convolution::{as_map, convolve, laid_out, shift_channels, to_map,
 use ragar::nn::host::over_rows;
 use ragar::nn::linear::by_rows;
 use ragar::nn::norm::{group_norm, group_norm_silu, rms_norm};
+use ragar::nn::product::product;
 use ragar::nn::rotary::{Rotary, RotaryScaling};
 
 use crate::support::{TestBackend, compare, device, devices};
@@ -44,6 +45,48 @@ fn layer(inputs: usize, outputs: usize, stride: usize) -> Conv2d<TestBackend> {
         .map(|_| numbers([outputs, inputs, 3, 3], 1).mul_scalar(0.1));
     layer.bias = layer.bias.map(|bias| bias.map(|_| numbers([outputs], 2)));
     layer
+}
+
+#[test]
+fn a_single_row_meets_keys_of_any_number() {
+    const WIDTH: usize = 128;
+    let list = |tensor: Tensor<TestBackend, 3>| -> Vec<f32> { tensor.into_data().iter().collect() };
+    // The largest first: what a GPU chooses for it does not suit the others.
+    for keys in [128, 120, 119, 65] {
+        for rows in [1, 2] {
+            let (query, key) = (numbers([3, rows, WIDTH], 1), numbers([3, keys, WIDTH], 2));
+            let scores = product(query.clone(), key.clone().swap_dims(1, 2));
+            let mixed = product(scores.clone().div_scalar(1e2), key.clone());
+            let (query, key) = (list(query), list(key));
+            let (scores, mixed) = (list(scores), list(mixed));
+            for head in 0..3 {
+                let key = &key[head * keys * WIDTH..(head + 1) * keys * WIDTH];
+                for row in head * rows..(head + 1) * rows {
+                    let query = &query[row * WIDTH..(row + 1) * WIDTH];
+                    let want: Vec<f32> = key
+                        .chunks(WIDTH)
+                        .map(|key| query.iter().zip(key).map(|(a, b)| a * b).sum())
+                        .collect();
+                    let scores = &scores[row * keys..(row + 1) * keys];
+                    for (place, (want, got)) in want.iter().zip(scores).enumerate() {
+                        assert!(
+                            (want - got).abs() < 1e-3,
+                            "{keys} {row} {place}: {want} {got}"
+                        );
+                    }
+                    for column in 0..WIDTH {
+                        let shares = want.iter().zip(key.chunks(WIDTH));
+                        let want: f32 = shares.map(|(share, key)| share / 1e2 * key[column]).sum();
+                        let got = mixed[row * WIDTH + column];
+                        assert!(
+                            (want - got).abs() < 1e-3,
+                            "{keys} {row} {column}: {want} {got}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Bool, Tensor, activation::softmax, backend::Backend};
 
+use crate::nn::product::product;
+
 /// Splits the width into heads: `[batch, tokens, width]` → `[batch, heads, tokens, width / heads]`.
 pub(super) fn split_heads<B: Backend>(states: Tensor<B, 3>, num_heads: usize) -> Tensor<B, 4> {
     let [batch, tokens, width] = states.dims();
@@ -24,11 +26,11 @@ pub(super) fn attend<B: Backend>(
     let [batch, heads, tokens, head_width] = query.dims();
     // Scaling the query first is OPT's order and costs less than scaling the scores.
     let query = query.mul_scalar((head_width as f64).powf(-0.5));
-    let mut scores = query.matmul(key.swap_dims(2, 3));
+    let mut scores = product(query, key.swap_dims(2, 3));
     if let Some(hidden) = hidden {
         let hidden = hidden.expand(scores.dims());
         scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
     }
-    let joined = softmax(scores, 3).matmul(value).swap_dims(1, 2);
+    let joined = product(softmax(scores, 3), value).swap_dims(1, 2);
     joined.reshape([batch, tokens, heads * head_width])
 }

@@ -10,6 +10,7 @@ use crate::nn::activation::gated_silu;
 use crate::nn::attention::biased_softmax;
 use crate::nn::lora::LoraLinear;
 use crate::nn::norm::rms_norm;
+use crate::nn::product::product;
 use crate::nn::rotary::RotaryTables;
 
 /// What every layer of one forward pass shares.
@@ -101,10 +102,8 @@ impl<B: Backend> Attention<B> {
                 self.head_width,
             ]),
         };
-        let scores =
-            queries
-                .matmul(keys.swap_dims(2, 3))
-                .reshape([batch, self.num_heads, tokens, all]);
+        let scores = product(queries, keys.swap_dims(2, 3));
+        let scores = scores.reshape([batch, self.num_heads, tokens, all]);
         let root = (self.head_width as f64).sqrt();
         let weights = biased_softmax(scores, root, context.bias.clone()).reshape([
             batch,
@@ -112,8 +111,7 @@ impl<B: Backend> Attention<B> {
             group * tokens,
             all,
         ]);
-        let mixed = weights
-            .matmul(values)
+        let mixed = product(weights, values)
             .reshape([batch, self.num_heads, tokens, self.head_width])
             .swap_dims(1, 2)
             .reshape([batch, tokens, self.num_heads * self.head_width]);

@@ -10,6 +10,7 @@ use crate::generation::preference::{PreferenceModel, Reading};
 use crate::generation::sample::{Sample, rows};
 use crate::generation::segments;
 use crate::generation::shift::retrieval_shift;
+use crate::optimisation::device_failure;
 use crate::reflection::rollout::Frozen;
 
 /// The largest of 1, 2, 4, … `batch_size` for which a backward pass over the longest prompt of `samples` ends well and
@@ -53,6 +54,8 @@ fn passes<B: AutodiffBackend>(
     samples: &[&Sample],
     segment_layers: usize,
 ) -> Result<(), String> {
+    let device_holds = || device_failure::check().map_err(|failure| failure.to_string());
+    device_holds()?;
     let pass = || -> Result<(), String> {
         let prompts: Vec<&str> = samples.iter().map(|s| s.global_prompt.as_str()).collect();
         let ids: Vec<&[u32]> = samples
@@ -76,13 +79,17 @@ fn passes<B: AutodiffBackend>(
         <B::InnerBackend as burn::tensor::backend::Backend>::sync(&frozen.device)
             .map_err(|error| format!("{error:?}"))
     };
-    catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|panic| {
+    let passed = catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|panic| {
         Err(panic
             .downcast_ref::<String>()
             .cloned()
             .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
             .unwrap_or_else(|| "the backend gave no reason".into()))
-    })
+    });
+    // The device's own thread swallows a panic, and nothing of this pass is needed.
+    let held = device_holds();
+    device_failure::forget();
+    passed.and(held)
 }
 
 /// Bytes of the host: this process's peak, and what is free. Known on Linux alone.

@@ -8,6 +8,7 @@ use super::config::T5Config;
 use super::position::Buckets;
 use crate::networks::blip2::attention::split_heads;
 use crate::networks::blip2::cache::KeyValueCache;
+use crate::nn::product::product;
 
 /// Attention to the tokens' own sequence or to the encoder's states.
 #[derive(Module, Debug)]
@@ -118,7 +119,7 @@ impl<B: Backend> T5Attention<B> {
     ) -> Tensor<B, 3> {
         let query = split_heads(self.q.forward(states), self.num_heads);
         let [rows, heads, tokens, head_width] = query.dims();
-        let mut scores = query.matmul(key.swap_dims(2, 3));
+        let mut scores = product(query, key.swap_dims(2, 3));
         if let Some(bias) = bias {
             scores = scores + bias;
         }
@@ -126,7 +127,7 @@ impl<B: Backend> T5Attention<B> {
             let hidden = hidden.expand(scores.dims());
             scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
         }
-        let joined = softmax(scores, 3).matmul(value).swap_dims(1, 2);
+        let joined = product(softmax(scores, 3), value).swap_dims(1, 2);
         self.o
             .forward(joined.reshape([rows, tokens, heads * head_width]))
     }
