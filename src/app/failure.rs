@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_runtimes_panic_is_the_devices_failure() {
-        let registry = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+        let registry = "/home/me/.cargo/registry/src/index";
         for name in ["cubecl-wgpu-0.10.0", "wgpu-29.0.4", "burn-tch-0.21.0"] {
             assert!(is_of_device(&format!("{registry}/{name}/src/lib.rs"), ""));
         }
