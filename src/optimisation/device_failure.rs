@@ -16,13 +16,11 @@ fn reported() -> MutexGuard<'static, Vec<String>> {
     REPORTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps what a device's runtime said.
+/// Keeps what a device's runtime said; of many failures the first and the last.
 pub fn report(what: &str) {
     let mut reported = reported();
-    let what = in_short(what);
-    if reported.last() != Some(&what) {
-        reported.push(what);
-    }
+    reported.truncate(1);
+    reported.push(in_short(what));
 }
 
 /// Forgets what was reported: for whoever expected it and can do without the work.
