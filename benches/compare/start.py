@@ -30,7 +30,7 @@ def draw(latents, picture):
     from diffusers import StableDiffusionPipeline
     from safetensors.torch import load_file
 
-    pipeline = StableDiffusionPipeline.from_pretrained(PIPELINE)
+    pipeline = StableDiffusionPipeline.from_pretrained(PIPELINE, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     latents = load_file(latents)["latents"]
     with torch.no_grad():
