@@ -35,6 +35,7 @@ const IMAGE: GenerateOptions = GenerateOptions {
     num_steps: 20,
     guidance_scale: 7.5,
     scheduler: SchedulerChoice::Pipeline,
+    guidance_rescale: 0.0,
     strength: 1.0,
 };
 

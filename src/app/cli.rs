@@ -372,7 +372,7 @@ pub enum StudyCommand {
             loss, and with each of our options, from several seeds, and draws for the test users: ablation.md, .json and \
             .svg, with intervals over users and the difference to the method as configured. Goes on where it stopped.",
         after_help = "Examples:\n  ragar study ablation --config configs/tiny.toml --seeds 3\n  \
-            ragar study ablation --config configs/tiny.toml --only losses --only noises"
+            ragar study ablation --config configs/tiny.toml --only losses --only learned-sigma"
     )]
     Ablation {
         /// The run's folder
@@ -381,7 +381,8 @@ pub enum StudyCommand {
         /// Trainings per variant
         #[arg(long, value_name = "COUNT", default_value_t = 3)]
         seeds: u64,
-        /// One group of variants: retrieval, noises, losses or options; may be given more than once [default: all]
+        /// One group of variants (retrieval, noises, losses, options), or one variant by its folder's name (learned-sigma); may be
+        /// given more than once [default: all]
         #[arg(long, value_name = "GROUP")]
         only: Vec<String>,
     },

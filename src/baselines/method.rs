@@ -31,11 +31,13 @@ pub struct Watch<'a> {
     pub progress: &'a dyn Progress,
 }
 
-/// Does a method compete, or does it say what costs nothing?
+/// Does a method compete, or does it say what could be had, or what costs nothing?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MethodKind {
     /// Competes.
     Contender,
+    /// Draws from what no method knows.
+    Ceiling,
     /// A picture that is there already.
     Floor,
 }
@@ -126,6 +128,9 @@ pub enum DrawError {
     /// No item is left.
     #[error("the catalogue holds no item beside reference, history and held-out ones")]
     EmptyCatalogue,
+    /// The right answer, which a ceiling draws from, is not known.
+    #[error("the right answer is not known")]
+    Unknown,
     /// The method was not trained for this user.
     #[error("nothing was learned for this user")]
     Untrained,

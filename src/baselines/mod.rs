@@ -4,6 +4,7 @@
 //! keeps its generator to itself and implements the same functions. RAGAR implements it in the application, where its
 //! training is put together.
 
+pub mod answer;
 pub mod denoising;
 pub mod fitting;
 pub mod floors;

@@ -52,6 +52,15 @@ impl PreparationConfig {
         }
     }
 
+    /// The generator's own prompt for a reference with this text, drawn to these keywords.
+    pub fn generator_prompt(&self, keywords: &[String], text: &str) -> String {
+        let prompt = self
+            .global_prompt
+            .replace("{keywords}", &keywords.join(", "))
+            .replace("{reference}", &self.words(text));
+        prompt.trim_start_matches(", ").to_string()
+    }
+
     /// Refuses values without a meaning, with the reason.
     ///
     /// # Errors
@@ -208,12 +217,8 @@ impl Preparation<'_> {
     }
 
     fn generator_prompt(&self, keywords: &[String], reference: usize) -> String {
-        let words = self.config.words(&self.catalogue[reference].text);
-        let prompt = &self.config.global_prompt;
-        let prompt = prompt
-            .replace("{keywords}", &keywords.join(", "))
-            .replace("{reference}", &words);
-        prompt.trim_start_matches(", ").to_string()
+        let text = &self.catalogue[reference].text;
+        self.config.generator_prompt(keywords, text)
     }
 
     /// The keywords of retrieved items, the most similar first, where they stand in the generator's prompt and there are any.

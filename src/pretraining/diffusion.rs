@@ -3,23 +3,22 @@
 //! Autoencoder and text encoder are frozen, so every image is encoded once and every distinct prompt once, before the
 //! first step. An image has several prompts (its caption, keyword forms, forms without a style word); a step draws one.
 
-use std::collections::HashMap;
+mod batch;
+mod cache;
+mod judge;
+
 use std::path::Path;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Device, Tensor, TensorData};
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::PretrainingError;
 use super::initial::seeded;
-use super::pixels::{Augmentation, ImageSet, write_grid};
-use super::trainer::{Evaluation, Trainer, TrainerConfig, num_parameters, scalar};
-use super::vae::{draw, noise};
-use crate::generation::generator::{GenerateOptions, Generator};
+use super::pixels::{Augmentation, ImageSet};
+use super::trainer::{Evaluation, Trainer, TrainerConfig, num_parameters};
+use crate::generation::generator::GenerateOptions;
 use crate::networks::diffusion::{AutoencoderKl, PerLevel, UNet2DConditionModel, UNetConfig};
 use crate::networks::scheduler::{
     BetaSchedule, NoiseSchedule, PredictionType, SchedulerConfig, TimestepSpacing,
@@ -27,6 +26,9 @@ use crate::networks::scheduler::{
 use crate::nn::activation::Activation;
 use crate::optimisation::parameters::{Selection, collect, restore};
 use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
+use batch::{Batch, steps_tensor};
+use cache::Cache;
+use judge::Judge;
 
 /// A run of denoising training. None of these values comes from the paper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +52,10 @@ pub struct DiffusionPretrainingConfig {
     pub gamma: f64,
     /// Time steps are drawn as `T · u^power`, u even in [0, 1): 1 draws all alike, above 1 those of little noise more often.
     pub timestep_power: f64,
-    /// Forms in which an image is shown: 1 is the image alone, each further one is mirrored, moved and scaled at random, once.
+    /// What the steps of little noise learn from, where that is not what all learn from.
+    pub little_noise: LittleNoise,
+    /// Forms in which an image is shown: 1 is the image alone, each further one is mirrored, moved and scaled at random, once. Where
+    /// `little_noise.share` is above 0, its images alone have them.
     pub views: usize,
     /// How far those forms go.
     pub augmentation: Augmentation,
@@ -60,6 +65,29 @@ pub struct DiffusionPretrainingConfig {
     pub num_samples: usize,
     /// Seed of weights, order, prompts, time steps and noise.
     pub seed: u64,
+}
+
+/// Time steps at which a picture shows through its noise, where outlines and shading are decided. They see no glyph that they could not see in any other
+/// picture, so they can learn from more of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LittleNoise {
+    /// These are the time steps below this one.
+    pub below: usize,
+    /// Part of each step's images that is shown at one of them, the others at the rest; 0 makes no difference between time steps.
+    pub share: f64,
+    /// Part of these images that shows further glyphs, if there are any.
+    pub extra_share: f64,
+}
+
+impl Default for LittleNoise {
+    fn default() -> Self {
+        Self {
+            below: 500,
+            share: 0.0,
+            extra_share: 0.75,
+        }
+    }
 }
 
 impl Default for DiffusionPretrainingConfig {
@@ -89,6 +117,7 @@ impl Default for DiffusionPretrainingConfig {
             unconditional_fraction: 0.1,
             gamma: 5.0,
             timestep_power: 1.0,
+            little_noise: LittleNoise::default(),
             views: 1,
             augmentation: Augmentation::default(),
             sampling: GenerateOptions {
@@ -118,6 +147,24 @@ impl DiffusionPretrainingConfig {
         let power = self.timestep_power;
         if !(power.is_finite() && power > 0.0) {
             return fail("timestep_power", power.to_string(), "positive");
+        }
+        for (key, share) in [
+            ("extra_share", self.extra_share),
+            ("little_noise.share", self.little_noise.share),
+            ("little_noise.extra_share", self.little_noise.extra_share),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return fail(key, share.to_string(), "from 0 to 1");
+            }
+        }
+        let total = self.scheduler.num_train_timesteps;
+        if !(1..total).contains(&self.little_noise.below) {
+            let found = self.little_noise.below.to_string();
+            return fail(
+                "little_noise.below",
+                found,
+                "a time step of the schedule above 0",
+            );
         }
         if self.views == 0 {
             return fail("views", "0".into(), "at least 1, the image as it is");
@@ -342,325 +389,4 @@ pub fn run<B: AutodiffBackend>(
         scheduler: config.scheduler.clone(),
         report,
     })
-}
-
-/// Images that are encoded at once.
-const ENCODED: usize = 32;
-
-/// Everything the frozen networks say about a data set, on the host.
-struct Cache {
-    /// Of the images as they are, then of all of them in each further form.
-    latents: Vec<Vec<f32>>,
-    num_images: usize,
-    latent_shape: [usize; 3],
-    states: Vec<Vec<f32>>,
-    state_shape: [usize; 2],
-    /// The prompts of each image, as places in `states`. The empty prompt is place 0.
-    prompts: Vec<Vec<usize>>,
-    num_extra: usize,
-}
-
-impl Cache {
-    fn new<B: Backend>(
-        data: &PromptedImages,
-        vae: &AutoencoderKl<B>,
-        text: &dyn TextStates<B>,
-        device: &Device<B>,
-    ) -> Self {
-        let indices: Vec<usize> = (0..data.images.len()).collect();
-        let mut latents = Vec::new();
-        let mut latent_shape = [0; 3];
-        for chunk in indices.chunks(ENCODED) {
-            let mean = vae.encode(data.images.batch::<B>(chunk, device)).mean;
-            let [_, channels, height, width] = mean.dims();
-            latent_shape = [channels, height, width];
-            latents.extend(rows(vae.scale(mean).into_data(), channels * height * width));
-        }
-        let mut distinct = vec![String::new()];
-        let mut places: HashMap<&str, usize> = HashMap::from([("", 0)]);
-        let prompts = data
-            .prompts
-            .iter()
-            .map(|prompts| {
-                prompts
-                    .iter()
-                    .map(|prompt| {
-                        *places.entry(prompt.as_str()).or_insert_with(|| {
-                            distinct.push(prompt.clone());
-                            distinct.len() - 1
-                        })
-                    })
-                    .collect()
-            })
-            .collect();
-        let mut states = Vec::new();
-        let mut state_shape = [0; 2];
-        for chunk in distinct.chunks(64) {
-            let encoded = text.text_states(chunk);
-            let [_, tokens, width] = encoded.dims();
-            state_shape = [tokens, width];
-            states.extend(rows(encoded.into_data(), tokens * width));
-        }
-        Self {
-            num_images: latents.len(),
-            latents,
-            latent_shape,
-            states,
-            state_shape,
-            prompts,
-            num_extra: data.num_extra,
-        }
-    }
-
-    /// The images once more in each further form.
-    fn add_views<B: Backend>(
-        &mut self,
-        config: &DiffusionPretrainingConfig,
-        data: &PromptedImages,
-        vae: &AutoencoderKl<B>,
-        device: &Device<B>,
-    ) {
-        let indices: Vec<usize> = (0..data.images.len()).collect();
-        let length = self.latent_shape.iter().product();
-        for view in 1..config.views {
-            let mut random = ChaCha8Rng::seed_from_u64(config.seed ^ 0x71e3);
-            random.set_stream(view as u64);
-            for chunk in indices.chunks(ENCODED) {
-                let images =
-                    data.images
-                        .random_batch::<B>(chunk, &config.augmentation, &mut random, device);
-                let mean = vae.encode(images).mean;
-                self.latents
-                    .extend(rows(vae.scale(mean).into_data(), length));
-            }
-        }
-    }
-
-    fn latents<B: Backend>(&self, images: &[usize], device: &Device<B>) -> Tensor<B, 4> {
-        let [channels, height, width] = self.latent_shape;
-        let values = images.iter().flat_map(|&i| self.latents[i].iter().copied());
-        let shape = [images.len(), channels, height, width];
-        Tensor::from_data(TensorData::new(values.collect::<Vec<f32>>(), shape), device)
-    }
-
-    fn contexts<B: Backend>(&self, prompts: &[usize], device: &Device<B>) -> Tensor<B, 3> {
-        let [tokens, width] = self.state_shape;
-        let values = prompts.iter().flat_map(|&i| self.states[i].iter().copied());
-        let shape = [prompts.len(), tokens, width];
-        Tensor::from_data(TensorData::new(values.collect::<Vec<f32>>(), shape), device)
-    }
-
-    /// The images of step `step`, `extra_share` of them from the extra ones.
-    fn draw(&self, config: &DiffusionPretrainingConfig, step: usize) -> Vec<usize> {
-        let num_own = self.num_images - self.num_extra;
-        let from_extra = match self.num_extra {
-            0 => 0,
-            _ => (config.extra_share * config.batch_size as f64).round() as usize,
-        };
-        let mut images = draw(num_own, config.batch_size - from_extra, step, config.seed);
-        if from_extra > 0 {
-            let extra = draw(self.num_extra, from_extra, step, config.seed + 1);
-            images.extend(extra.into_iter().map(|image| num_own + image));
-        }
-        images
-    }
-
-    fn captions(&self, images: &[usize]) -> Vec<usize> {
-        images.iter().map(|&i| self.prompts[i][0]).collect()
-    }
-}
-
-fn rows(data: TensorData, length: usize) -> Vec<Vec<f32>> {
-    let values: Vec<f32> = data.iter::<f32>().collect();
-    values.chunks(length).map(<[f32]>::to_vec).collect()
-}
-
-fn steps_tensor<B: Backend>(timesteps: &[usize], device: &Device<B>) -> Tensor<B, 1> {
-    let values: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    Tensor::from_data(TensorData::new(values, [timesteps.len()]), device)
-}
-
-/// What one step shows: images, a prompt and a time step for each, and a stream of noise.
-struct Batch {
-    /// Places of their latents: in some form.
-    images: Vec<usize>,
-    prompts: Vec<usize>,
-    timesteps: Vec<usize>,
-    weights: Vec<f32>,
-    random: ChaCha8Rng,
-}
-
-impl Batch {
-    fn draw(
-        config: &DiffusionPretrainingConfig,
-        cache: &Cache,
-        schedule: &NoiseSchedule,
-        step: usize,
-    ) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        random.set_stream(step as u64 + 1);
-        let mut images = cache.draw(config, step);
-        let prompts = images
-            .iter()
-            .map(|&image| {
-                let prompts = &cache.prompts[image];
-                if random.random_bool(config.unconditional_fraction) {
-                    0
-                } else if prompts.len() == 1 || random.random_bool(config.caption_fraction) {
-                    prompts[0]
-                } else {
-                    prompts[random.random_range(1..prompts.len())]
-                }
-            })
-            .collect();
-        let power = config.timestep_power;
-        let timesteps = spread_timesteps(images.len(), power, schedule, &mut random);
-        if config.views > 1 {
-            for image in &mut images {
-                *image += cache.num_images * random.random_range(0..config.views);
-            }
-        }
-        Self {
-            images,
-            prompts,
-            weights: weights(&timesteps, schedule, config.gamma),
-            timesteps,
-            random,
-        }
-    }
-
-    /// Noised latents, what to predict, and the weight of each row, `[batch, 1, 1, 1]`.
-    fn tensors<B: Backend>(
-        &self,
-        cache: &Cache,
-        schedule: &NoiseSchedule,
-        device: &Device<B>,
-    ) -> (Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) {
-        let latents = cache.latents::<B>(&self.images, device);
-        let noise = noise::<B>(latents.dims(), &mut self.random.clone(), device);
-        let weight = TensorData::new(self.weights.clone(), [self.images.len(), 1, 1, 1]);
-        (
-            schedule.add_noise(latents.clone(), noise.clone(), &self.timesteps),
-            schedule.target(latents, noise, &self.timesteps),
-            Tensor::from_data(weight, device),
-        )
-    }
-}
-
-/// One time step for each row, spread over the schedule (evenly, for a power of 1) and shuffled: less luck in the loss
-/// than `count` independent draws.
-fn spread_timesteps(
-    count: usize,
-    power: f64,
-    schedule: &NoiseSchedule,
-    random: &mut ChaCha8Rng,
-) -> Vec<usize> {
-    let total = schedule.num_train_timesteps();
-    let mut timesteps: Vec<usize> = (0..count)
-        .map(|i| {
-            let place = ((i as f64 + random.random::<f64>()) / count as f64).powf(power);
-            ((place * total as f64) as usize).min(total - 1)
-        })
-        .collect();
-    timesteps.shuffle(random);
-    timesteps
-}
-
-fn weights(timesteps: &[usize], schedule: &NoiseSchedule, gamma: f64) -> Vec<f32> {
-    timesteps
-        .iter()
-        .map(|&t| schedule.loss_weight(t, gamma) as f32)
-        .collect()
-}
-
-/// Held-out loss and pictures, with the same noise every time.
-struct Judge<'a, D> {
-    config: &'a DiffusionPretrainingConfig,
-    schedule: &'a NoiseSchedule,
-    device: &'a D,
-}
-
-/// Images that an evaluation looks at.
-const EVALUATED: usize = 128;
-
-impl<D> Judge<'_, D> {
-    fn loss<B: Backend<Device = D>>(
-        &self,
-        network: &UNet2DConditionModel<B>,
-        cache: &Cache,
-    ) -> f64 {
-        let images: Vec<usize> = (0..cache.num_images.min(EVALUATED)).collect();
-        let mut random = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0xe7a1);
-        let timesteps = spread_timesteps(images.len(), 1.0, self.schedule, &mut random);
-        let mut sum = 0.0;
-        for (images, timesteps) in images.chunks(64).zip(timesteps.chunks(64)) {
-            let batch = Batch {
-                images: images.to_vec(),
-                prompts: cache.captions(images),
-                timesteps: timesteps.to_vec(),
-                weights: weights(timesteps, self.schedule, self.config.gamma),
-                random: random.clone(),
-            };
-            let (noised, target, weight) = batch.tensors::<B>(cache, self.schedule, self.device);
-            let context = cache.contexts::<B>(&batch.prompts, self.device);
-            let timestep = steps_tensor::<B>(timesteps, self.device);
-            let predicted = network.forward(noised, timestep, context);
-            let error = ((predicted - target).powi_scalar(2) * weight).mean();
-            sum += f64::from(scalar(error)) * images.len() as f64;
-        }
-        sum / images.len() as f64
-    }
-
-    fn draw<B: Backend<Device = D>>(
-        &self,
-        network: &UNet2DConditionModel<B>,
-        vae: &AutoencoderKl<B>,
-        data: &PromptedImages,
-        cache: &Cache,
-        path: &Path,
-    ) -> Result<(), PretrainingError> {
-        let count = self.config.num_samples.min(data.images.len());
-        if count == 0 {
-            return Ok(());
-        }
-        // Spread over the set, which is sorted by glyph and style.
-        let shown: Vec<usize> = (0..count).map(|i| i * data.images.len() / count).collect();
-        let generator = Generator::new(network.clone(), vae.clone(), self.config.scheduler.clone());
-        let [channels, height, width] = cache.latent_shape;
-        let mut random = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0x5a3b);
-        let latents = noise::<B>([count, channels, height, width], &mut random, self.device);
-        let drawn = generator.generate(
-            cache.contexts::<B>(&cache.captions(&shown), self.device),
-            cache.contexts::<B>(&[0], self.device),
-            latents,
-            &|index| {
-                let mut random = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0x5a3b);
-                random.set_stream(index as u64 + 1);
-                noise::<B>([count, channels, height, width], &mut random, self.device)
-            },
-            &self.config.sampling,
-        )?;
-        write_grid(path, &[data.images.batch::<B>(&shown, self.device), drawn])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_power_above_one_prefers_little_noise() {
-        let schedule = NoiseSchedule::new(&tiny_scheduler()).unwrap();
-        let quarters = |power| {
-            let mut random = ChaCha8Rng::seed_from_u64(1);
-            let mut counts = [0; 4];
-            for timestep in spread_timesteps(400, power, &schedule, &mut random) {
-                counts[timestep * 4 / schedule.num_train_timesteps()] += 1;
-            }
-            counts
-        };
-        assert_eq!(quarters(1.0), [100; 4]);
-        // u² < 1/4 for u < 1/2, u² < 1/2 for u < 0.707, u² < 3/4 for u < 0.866.
-        assert_eq!(quarters(2.0), [200, 83, 64, 53]);
-    }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::Distance;
 use super::reward::{Baseline, RewardForm};
-use crate::generation::generator::{GenerateOptions, is_whole};
+use crate::generation::generator::{GenerateOptions, is_none, is_whole};
 use crate::networks::scheduler::SchedulerChoice;
 
 /// Which noises are tried around `E_gen`.
@@ -99,6 +99,9 @@ pub struct ReflectionConfig {
     pub num_steps: usize,
     /// Guidance of those images.
     pub guidance_scale: f64,
+    /// Of those images, as `inference.guidance_rescale`. Left out where it is 0, like the sampler.
+    #[serde(skip_serializing_if = "is_none")]
+    pub guidance_rescale: f64,
     /// Images denoised at once.
     pub images_per_batch: usize,
     /// Sampler of those images, as `inference.scheduler`. Left out where it is the pipeline's: checkpoints of older runs
@@ -131,6 +134,7 @@ impl Default for ReflectionConfig {
             distance: Distance::Mse,
             num_steps: 8,
             guidance_scale: 3.0,
+            guidance_rescale: 0.0,
             images_per_batch: 16,
             scheduler: SchedulerChoice::Pipeline,
             strength: 1.0,
@@ -144,6 +148,7 @@ impl ReflectionConfig {
         GenerateOptions {
             num_steps: self.num_steps,
             guidance_scale: self.guidance_scale,
+            guidance_rescale: self.guidance_rescale,
             scheduler: self.scheduler,
             strength: self.strength,
         }
@@ -162,6 +167,12 @@ impl ReflectionConfig {
         }
         if self.num_steps == 0 || self.images_per_batch == 0 {
             return Err("num_steps and images_per_batch must be at least 1".into());
+        }
+        if !(0.0..=1.0).contains(&self.guidance_rescale) {
+            return Err(format!(
+                "guidance_rescale = {} must be from 0 to 1",
+                self.guidance_rescale
+            ));
         }
         if !(self.strength > 0.0 && self.strength <= 1.0) {
             return Err(format!(

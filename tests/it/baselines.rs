@@ -212,6 +212,7 @@ impl World {
             num_steps: 2,
             guidance_scale: 2.0,
             scheduler: SchedulerChoice::Pipeline,
+            guidance_rescale: 0.0,
             strength: 1.0,
         };
         let held_out = |item: usize| item == 3;

@@ -8,6 +8,8 @@ use assert_cmd::Command;
 use model_import::write_tensors;
 use ragar::app::comparison::{Failure, MethodResult, Results};
 use ragar::app::report::RowKind;
+use ragar::data::history::Split;
+use ragar::data::stickers::Stickers;
 use ragar::evaluation::interval::BootstrapOptions;
 use ragar::evaluation::metric::{Metric, Scores};
 use serde_json::Value;
@@ -428,4 +430,60 @@ fn every_method_is_told_the_same_words_of_a_reference() {
     for (name, all) in name.iter().zip(&all) {
         assert_ne!(name, all, "fewer words, another picture");
     }
+}
+
+#[test]
+fn the_ceiling_is_told_the_right_answers_theme_and_competes_with_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/stickers");
+    let stickers = Stickers::open(&place).expect("stickers");
+    let first = stickers.users(Split::Test).next().expect("a user");
+    let right = &stickers.stickers[first.target.expect("a right answer")];
+    let theme = format!("{} {}", right.style.name(), right.group);
+    let run = |name: &str, methods: &str, prompt: &str| {
+        let prompt = format!("preparation.global_prompt={prompt}");
+        let further = ["evaluation.users=1", "inference.candidates=1", &prompt];
+        eval(&folder.path().join(name), methods, &further)
+    };
+    let told = run("told", "answer,keywords", "{keywords}, {reference}");
+    let by_hand = run("by-hand", "keywords", &format!("{theme}, {{reference}}"));
+    let scores = |results: &Value, place: usize| results["methods"][place]["scores"].clone();
+    assert_eq!(scores(&told, 1), scores(&by_hand, 1), "{theme}");
+    assert_ne!(scores(&told, 1), scores(&told, 2));
+    assert_eq!(told["methods"][1]["kind"], told["methods"][0]["kind"]);
+    let differences = told["differences"].as_array().expect("differences");
+    assert!(differences.iter().all(|d| d["first"] == "Keywords"));
+
+    // A folder whose right answers nobody knows.
+    let plain = folder.path().join("plain");
+    std::fs::create_dir(&plain).expect("a folder");
+    for file in ["items.csv", "interactions.csv", "histories.jsonl"] {
+        std::fs::copy(place.join(file), plain.join(file)).expect("copied");
+    }
+    std::fs::create_dir(plain.join("images")).expect("a folder");
+    for picture in std::fs::read_dir(place.join("images")).expect("pictures") {
+        let picture = picture.expect("a picture");
+        let copy = plain.join("images").join(picture.file_name());
+        std::fs::copy(picture.path(), copy).expect("copied");
+    }
+    let mut command = Command::cargo_bin("ragar").expect("the program is built");
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args(["eval", "--methods", "answer", "--quiet", "--out"]);
+    command.arg(folder.path().join("none")).arg("--run");
+    command.arg(folder.path().join("nothing"));
+    let store = folder.path().join("told/features");
+    let places = [
+        format!("data.folder={}", plain.display()),
+        format!("features.store={}", store.display()),
+        "evaluation.users=1".into(),
+        "models.ranking=nowhere".into(),
+        "inference.candidates=1".into(),
+    ];
+    for value in &places {
+        command.args(["--set", value]);
+    }
+    let output = command.output().expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("answer") && said.contains("plain"), "{said}");
 }

@@ -227,6 +227,45 @@ fn pipeline_matches_the_reference() {
     );
 }
 
+#[test]
+fn guidance_is_rescaled_as_the_reference_rescales_it() {
+    let golden = Golden::open("pipeline-rescaled");
+    let pipeline = pipeline();
+    let prompts: Vec<String> =
+        serde_json::from_str(&golden.metadata("prompts").expect("prompts")).expect("a list");
+    let states = pipeline.text_encoder.states(&prompts, &device());
+    let empty = pipeline.text_encoder.states(&[""], &device());
+    let number = |key: &str| -> f64 { golden.metadata(key).expect(key).parse().expect("a number") };
+    let generator = Generator::new(pipeline.unet, pipeline.vae, pipeline.scheduler);
+    let recorded = golden.float::<5>("output.latents_steps");
+    let draw = |guidance_rescale: f64| {
+        let options = GenerateOptions {
+            num_steps: number("num_inference_steps") as usize,
+            guidance_scale: number("guidance_scale"),
+            guidance_rescale,
+            ..GenerateOptions::default()
+        };
+        let mut steps = Vec::new();
+        let observe = |_: usize, latents: &Tensor<TestBackend, 4>| steps.push(latents.clone());
+        let start = golden.float::<4>("input.latents");
+        let (states, empty) = (states.clone(), empty.clone());
+        generator
+            .denoise(states, empty, start, &no_noise, &options, observe)
+            .expect("latents");
+        Tensor::stack::<5>(steps, 0)
+    };
+    let rescaled = draw(number("guidance_rescale"));
+    compare(
+        "latents",
+        &recorded.clone().into_data(),
+        &rescaled.into_data(),
+        1e-3,
+        1e-3,
+    );
+    let plain = draw(0.0);
+    assert!((plain - recorded).abs().max().into_scalar() > 0.1);
+}
+
 /// Any sampler draws with the same pipeline; the one that adds noise asks once for every step but the last.
 #[test]
 fn a_run_may_choose_its_sampler() {
@@ -248,6 +287,7 @@ fn a_run_may_choose_its_sampler() {
             num_steps: 4,
             guidance_scale: 2.0,
             scheduler,
+            guidance_rescale: 0.0,
             strength: 1.0,
         };
         let count = |_: usize, _: &Tensor<TestBackend, 4>| calls.set(calls.get() + 1);
@@ -299,6 +339,7 @@ fn strength_says_how_much_of_the_picture_is_left() {
             num_steps: 5,
             guidance_scale: 2.0,
             scheduler,
+            guidance_rescale: 0.0,
             strength,
         };
         let count = |_: usize, _: &Tensor<TestBackend, 4>| calls.set(calls.get() + 1);
@@ -335,6 +376,7 @@ fn strength_says_how_much_of_the_picture_is_left() {
             let options = GenerateOptions {
                 num_steps: 5,
                 scheduler: choice,
+                guidance_rescale: 0.0,
                 strength,
                 ..GenerateOptions::default()
             };

@@ -143,6 +143,7 @@ pub fn run(
         ("seed", config.inference.seed.to_string()),
         ("steps", config.inference.num_steps.to_string()),
         ("guidance", config.inference.guidance_scale.to_string()),
+        ("guidance rescale", inference.guidance_rescale.to_string()),
         ("candidates", inference.candidates.to_string()),
         ("strength", config.inference.strength.to_string()),
         ("scheduler", word(&config.inference.scheduler)),

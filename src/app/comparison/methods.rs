@@ -17,6 +17,8 @@ pub enum MethodName {
     History,
     /// Floor: the nearest item of the catalogue
     Neighbour,
+    /// Ceiling: the generator told the right answer's theme, where that is known (stickers)
+    Answer,
     /// The generator from keywords and the reference's own words
     Keywords,
     /// The generator from the reference's caption and keywords

@@ -30,6 +30,7 @@ use crate::app::exhibition::Visitor;
 use crate::app::failure::Interrupted;
 use crate::app::output::Output;
 use crate::app::session::Session;
+use crate::baselines::answer::Answer;
 use crate::baselines::denoising::Denoiser;
 use crate::baselines::floors::{Choice, Floor};
 use crate::baselines::pmg::{Pmg, PmgNetworks};
@@ -37,6 +38,7 @@ use crate::baselines::stable_diffusion::{StableDiffusion, Words};
 use crate::baselines::textual_inversion::TextualInversion;
 use crate::baselines::{Method, MethodError, MethodKind, Request, Studio, Watch};
 use crate::data::history::{History, Split};
+use crate::data::stickers::theme_phrase;
 use crate::generation::drawing::Drawing;
 use crate::generation::generator::GenerateOptions;
 use crate::generation::sample::Sample;
@@ -350,6 +352,7 @@ impl Comparison {
                         },
                     })
                 }
+                MethodName::Answer => Box::new(Answer::new(&studio, self.answers()?)),
                 MethodName::Keywords | MethodName::Sd => Box::new(StableDiffusion {
                     studio: &studio,
                     words: match name {
@@ -490,7 +493,7 @@ impl Comparison {
     ) -> anyhow::Result<Option<Kept>> {
         let root = places.out.join("images");
         let cache = PictureCache::new(&root, method.name(), &method.fingerprint());
-        let keep = method.kind() == MethodKind::Contender;
+        let keep = method.kind() != MethodKind::Floor;
         let seeds = self.seeds();
         let name = format!("drawing: {}", method.label());
         places.progress.begin(&name, requests.len());
@@ -549,6 +552,27 @@ impl Comparison {
             .into_iter()
             .map(|found| found.unwrap_or_else(none))
             .collect())
+    }
+
+    /// What the generator would be told of every test user whose right answer is known.
+    fn answers(&self) -> anyhow::Result<HashMap<(String, usize), String>> {
+        let folder = self.data.folder();
+        let stickers = self.data.stickers().with_context(|| {
+            let root = &self.config.data.folder;
+            format!(
+                "--methods answer needs right answers: {} is no folder of stickers",
+                root.display()
+            )
+        })?;
+        let told = |history: &History| {
+            let right = &stickers.stickers[history.target?];
+            let theme = theme_phrase(right.style, &right.group);
+            let text = &folder.catalogue[history.reference].text;
+            let prompt = self.config.preparation.generator_prompt(&[theme], text);
+            Some(((history.user.clone(), history.reference), prompt))
+        };
+        let everyone = self.data.users(Split::Test, 0);
+        Ok(everyone.into_iter().filter_map(told).collect())
     }
 
     fn generator_with_graph(&self) -> anyhow::Result<PretrainedDiffusion<Backend>> {

@@ -79,6 +79,7 @@ impl From<MethodKind> for RowKind {
     fn from(kind: MethodKind) -> Self {
         match kind {
             MethodKind::Contender => Self::Method,
+            MethodKind::Ceiling => Self::Ceiling,
             MethodKind::Floor => Self::Floor,
         }
     }

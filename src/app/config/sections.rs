@@ -9,7 +9,7 @@ use crate::data::image::ImageLimits;
 use crate::evaluation::interval::BootstrapOptions;
 use crate::evaluation::truth::StyleClassifierOptions;
 use crate::features::caption::CaptionConfig;
-use crate::generation::generator::{GenerateOptions, is_whole};
+use crate::generation::generator::{GenerateOptions, is_none, is_whole};
 use crate::networks::scheduler::SchedulerChoice;
 use crate::pretraining::captioner::CaptionerPretrainingConfig;
 use crate::pretraining::clip::ClipPretrainingConfig;
@@ -194,6 +194,10 @@ pub struct InferenceConfig {
     pub num_steps: usize,
     /// Guidance; 1 switches it off.
     pub guidance_scale: f64,
+    /// How much of a guided prediction is brought back to the deviation it had without guidance (diffusers' `guidance_rescale`);
+    /// 0 leaves it as it is.
+    #[serde(skip_serializing_if = "is_none")]
+    pub guidance_rescale: f64,
     /// Images denoised at once.
     pub images_per_batch: usize,
     /// Of the initial latents: a user and a reference have the same latent whoever draws.
@@ -217,6 +221,7 @@ impl Default for InferenceConfig {
         Self {
             num_steps: 20,
             guidance_scale: 3.0,
+            guidance_rescale: 0.0,
             images_per_batch: 16,
             seed: 0,
             scheduler: SchedulerChoice::Pipeline,
@@ -233,6 +238,7 @@ impl InferenceConfig {
         GenerateOptions {
             num_steps: self.num_steps,
             guidance_scale: self.guidance_scale,
+            guidance_rescale: self.guidance_rescale,
             scheduler: self.scheduler,
             strength: self.strength,
         }
@@ -257,6 +263,12 @@ impl InferenceConfig {
             return Err(format!(
                 "guidance_scale = {} must be a number of at least 0",
                 self.guidance_scale
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.guidance_rescale) {
+            return Err(format!(
+                "guidance_rescale = {} must be from 0 to 1",
+                self.guidance_rescale
             ));
         }
         if !(self.strength > 0.0 && self.strength <= 1.0) {

@@ -23,6 +23,10 @@ pub struct GenerateOptions {
     /// How far to go from the unconditional prediction through the conditional one and beyond; 1 asks the network
     /// for the conditional prediction only, at half the cost.
     pub guidance_scale: f64,
+    /// How much of the guided prediction is brought back to the conditional one's deviation (Lin et al., 2023; diffusers'
+    /// `guidance_rescale`): 0 leaves it as it is. For schedules that end in pure noise, where guidance overexposes.
+    #[serde(skip_serializing_if = "is_none")]
+    pub guidance_rescale: f64,
     /// The sampler; that of the pipeline's own file unless chosen.
     pub scheduler: SchedulerChoice,
     /// Which part of the way from noise to image is gone where the reference's picture is at hand (image to image; Meng et
@@ -34,6 +38,11 @@ pub struct GenerateOptions {
 /// Is nothing of the way left out?
 pub fn is_whole(strength: &f64) -> bool {
     *strength == 1.0
+}
+
+/// Is the guided prediction left as it is?
+pub fn is_none(guidance_rescale: &f64) -> bool {
+    *guidance_rescale == 0.0
 }
 
 /// What denoising begins with.
@@ -82,6 +91,7 @@ impl Default for GenerateOptions {
         Self {
             num_steps: 50,
             guidance_scale: 7.5,
+            guidance_rescale: 0.0,
             scheduler: SchedulerChoice::Pipeline,
             strength: 1.0,
         }
@@ -189,7 +199,7 @@ impl<B: Backend> Generator<B> {
             conditioning,
             unconditional,
             sampler.timesteps(),
-            options.guidance_scale,
+            options,
         );
         let start = start.into();
         let (first, mut latents) = start.sample(&*sampler, scheduler.class.name(), options)?;
@@ -234,6 +244,7 @@ struct Calls<'a, B: Backend> {
     /// Images, each twice where `guidance` asks for it.
     batch: usize,
     guidance: Option<f64>,
+    rescale: f64,
     dtype: DType,
     device: Device<B>,
 }
@@ -244,12 +255,13 @@ impl<'a, B: Backend> Calls<'a, B> {
         conditioning: Tensor<B, 3>,
         unconditional: Tensor<B, 3>,
         timesteps: &[f64],
-        guidance_scale: f64,
+        options: &GenerateOptions,
     ) -> Self {
         let unet = &generator.unet;
         let device = conditioning.device();
         let shape = conditioning.dims();
-        let guidance = (guidance_scale != 1.0).then_some(guidance_scale);
+        let scale = options.guidance_scale;
+        let guidance = (scale != 1.0).then_some(scale);
         let context = match guidance {
             Some(_) => Tensor::cat(vec![unconditional.expand(shape), conditioning], 0),
             None => conditioning,
@@ -264,6 +276,7 @@ impl<'a, B: Backend> Calls<'a, B> {
             batch: shape[0],
             unet,
             guidance,
+            rescale: options.guidance_rescale,
             dtype,
             device,
         }
@@ -287,6 +300,24 @@ impl<'a, B: Backend> Calls<'a, B> {
         };
         let without = output.clone().narrow(0, 0, self.batch);
         let with = output.narrow(0, self.batch, self.batch);
-        without.clone() + (with - without).mul_scalar(scale)
+        let guided = without.clone() + (with.clone() - without).mul_scalar(scale);
+        match is_none(&self.rescale) {
+            true => guided,
+            false => rescaled(guided, with, self.rescale),
+        }
     }
+}
+
+/// `guided`, a part of it with the deviation that each image of `conditional` has: diffusers' `rescale_noise_cfg`.
+fn rescaled<B: Backend>(
+    guided: Tensor<B, 4>,
+    conditional: Tensor<B, 4>,
+    part: f64,
+) -> Tensor<B, 4> {
+    let deviation = |prediction: Tensor<B, 4>| {
+        let spread = prediction.flatten::<2>(1, 3).var(1).sqrt();
+        spread.unsqueeze_dims::<4>(&[2, 3])
+    };
+    let factor = deviation(conditional) / deviation(guided.clone());
+    guided * factor.mul_scalar(part).add_scalar(1.0 - part)
 }

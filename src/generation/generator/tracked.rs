@@ -40,16 +40,15 @@ impl<B: AutodiffBackend> Generator<B> {
         let mut sampler = scheduler.sampler::<B>(options.num_steps)?;
         let timesteps = sampler.timesteps().to_vec();
         let first_tracked = timesteps.len().saturating_sub(tracked_calls);
-        let guidance = options.guidance_scale;
         let plain = Calls::new(
             earlier,
             conditioning.clone().inner(),
             unconditional.clone(),
             &timesteps,
-            guidance,
+            options,
         );
         let empty = Tensor::from_inner(unconditional);
-        let tracked = Calls::new(self, conditioning, empty, &timesteps, guidance);
+        let tracked = Calls::new(self, conditioning, empty, &timesteps, options);
         let noise = |index: usize| Tensor::from_inner(noise(index));
         let start = Start {
             noise: Tensor::from_inner(start.noise),

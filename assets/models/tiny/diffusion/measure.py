@@ -64,6 +64,7 @@ def main():
     options.add_argument("--clip", type=Path, default=CLIP, help="another judge")
     options.add_argument("--seeds", type=int, default=1, help="drawings of each picture, from other latents")
     options.add_argument("--guidance", type=float, default=3.0)
+    options.add_argument("--rescale", type=float, default=0.0, help="how much of the guided prediction gets the conditional one's deviation back; not with --last")
     options.add_argument("--stronger", type=float, default=0.0, help="so much further from the mean of the five styles' captions")
     options.add_argument("--last", type=int, default=20, help="how many of the 20 steps are drawn; before them stands the real picture under noise")
     options = options.parse_args()
@@ -139,7 +140,7 @@ def main():
             # A hair more than the share, which is cut to a whole number of steps.
             drawn += partly(**conditions, image=real, strength=(options.last + 0.01) / 20, num_inference_steps=20, generator=seeds).images
         else:
-            drawn += pipe(**conditions, num_inference_steps=20, height=64, width=64, generator=seeds).images
+            drawn += pipe(**conditions, guidance_rescale=options.rescale, num_inference_steps=20, height=64, width=64, generator=seeds).images
     report("drawn", drawn)
 
 

@@ -85,6 +85,10 @@ pub fn pipeline(case: &Case<'_>) -> anyhow::Result<Outputs> {
     let options = GenerateOptions {
         num_steps: golden.required("num_inference_steps")?,
         guidance_scale: golden.required("guidance_scale")?,
+        guidance_rescale: match golden.option("guidance_rescale") {
+            Some(_) => golden.required("guidance_rescale")?,
+            None => 0.0,
+        },
         scheduler: SchedulerChoice::Pipeline,
         strength: 1.0,
     };

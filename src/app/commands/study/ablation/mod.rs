@@ -18,17 +18,24 @@ use crate::data::history::Split;
 use crate::generation::sample::Sample;
 use crate::optimisation::{Interrupt, Silent};
 
-/// Trains every variant of the groups in `only` (all where it is empty) and writes table, numbers and drawing to `out`.
+/// Trains every variant that `only` names, by its group or its folder (all where it is empty), and writes table, numbers and
+/// drawing to `out`.
 pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> anyhow::Result<()> {
     anyhow::ensure!(seeds > 0, "--seeds must be at least 1");
     let config = &session.config;
     let mut variants = variants(config);
-    let groups: BTreeSet<&str> = variants.iter().map(|variant| variant.group).collect();
-    if let Some(unknown) = only.iter().find(|group| !groups.contains(group.as_str())) {
-        let known = groups.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(Usage(format!("--only {unknown}: the groups are {known}")).into());
+    if let Some(unknown) = only
+        .iter()
+        .find(|word| !variants.iter().any(|variant| variant.is_called(word)))
+    {
+        let groups: BTreeSet<&str> = variants.iter().map(|variant| variant.group).collect();
+        let groups = groups.into_iter().collect::<Vec<_>>().join(", ");
+        let names: Vec<String> = variants.iter().map(|variant| slug(&variant.name)).collect();
+        let names = names.join(", ");
+        let text = format!("--only {unknown}: the groups are {groups}; the variants {names}");
+        return Err(Usage(text).into());
     }
-    variants.retain(|variant| only.is_empty() || only.iter().any(|group| group == variant.group));
+    variants.retain(|own| only.is_empty() || only.iter().any(|word| own.is_called(word)));
     // "Without L_rank" is "without the rank reward": asked for in one call, it is trained once.
     let mut different: Vec<Variant> = Vec::new();
     for variant in variants {

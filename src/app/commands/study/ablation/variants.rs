@@ -12,6 +12,13 @@ pub(super) struct Variant {
     pub(super) config: RunConfig,
 }
 
+impl Variant {
+    /// Does `word` name it, or its group?
+    pub(super) fn is_called(&self, word: &str) -> bool {
+        self.group == word || slug(&self.name) == word
+    }
+}
+
 /// What is compared with: the configuration as it is.
 pub(super) const FULL: &str = "as configured";
 /// The method before its first step: `E_gen = E_K`.
@@ -65,9 +72,27 @@ pub(super) fn variants(config: &RunConfig) -> Vec<Variant> {
     add("losses", "without L_sem".into(), &|c| {
         c.reflection.semantic_weight = 0.0
     });
-    add("options", "advantages as they are".into(), &|c| {
-        c.reflection.normalise_advantages = false;
-    });
+    for on in [true, false] {
+        let name = |with: &str, without: &str| if on { with } else { without }.to_string();
+        let advantages = name("normalised advantages", "advantages as they are");
+        add("options", advantages, &|c| {
+            c.reflection.normalise_advantages = on
+        });
+        let noise = name(
+            "one noise for all images of a user",
+            "noise of its own for each image",
+        );
+        add("options", noise, &|c| c.reflection.common_noise = on);
+        let sigma = name("learned σ", "σ as configured");
+        add("options", sigma, &|c| c.reflection.learn_sigma = on);
+        let token = name("retrieval as a token", "retrieval no token");
+        add("options", token, &|c| c.preference.retrieval_token = on);
+        let share = name(
+            "a share of the way to what retrieval found",
+            "no share of the way to what retrieval found",
+        );
+        add("options", share, &|c| c.preference.retrieval_shift = on);
+    }
     for (name, baseline) in [
         ("no baseline", Baseline::None),
         ("the batch's mean as baseline", Baseline::BatchMean),
@@ -84,9 +109,6 @@ pub(super) fn variants(config: &RunConfig) -> Vec<Variant> {
     ] {
         add("options", name.into(), &|c| c.reflection.reward = form);
     }
-    add("options", "noise of its own for each image".into(), &|c| {
-        c.reflection.common_noise = false;
-    });
     for (name, exploration) in [
         ("noise in every direction", Exploration::Independent),
         ("one noise for all tokens", Exploration::SharedByTokens),
@@ -96,17 +118,6 @@ pub(super) fn variants(config: &RunConfig) -> Vec<Variant> {
             c.reflection.exploration = exploration;
         });
     }
-    add("options", "learned σ".into(), &|c| {
-        c.reflection.learn_sigma = true
-    });
-    add("options", "retrieval as a token".into(), &|c| {
-        c.preference.retrieval_token = true
-    });
-    add(
-        "options",
-        "a share of the way to what retrieval found".into(),
-        &|c| c.preference.retrieval_shift = true,
-    );
     for weight in [0.0, 0.05, 0.5] {
         let name = match weight {
             0.0 => "likeness to the caption no part of the reward".into(),
@@ -175,6 +186,8 @@ mod tests {
             "that is the default"
         );
         assert!(slugs.contains("without-l-cal") && slugs.contains("learned-sigma"));
+        let called = |word: &str| all.iter().filter(|own| own.is_called(word)).count();
+        assert_eq!((called("losses"), called("learned-sigma")), (3, 1));
     }
 
     #[test]
@@ -186,12 +199,16 @@ mod tests {
         config.inference.strength = 0.5;
         config.reflection.strength = 0.5;
         config.keywords.prompt = PromptKeywords::Retrieved;
+        config.preference.retrieval_shift = true;
+        config.reflection.learn_sigma = true;
         let all = variants(&config);
         let without = |same: fn(&RunConfig) -> bool| all.iter().any(|v| same(&v.config));
         assert!(without(
             |c| c.reflection.exploration == Exploration::Independent
         ));
         assert!(without(|c| c.reflection.semantic_reward == 0.0));
+        assert!(without(|c| !c.preference.retrieval_shift));
+        assert!(without(|c| !c.reflection.learn_sigma));
         assert!(without(|c| c.keywords.prompt == PromptKeywords::History));
         assert!(without(|c| c.training.average_decay == 0.0));
         assert!(without(
