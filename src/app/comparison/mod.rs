@@ -1,6 +1,7 @@
 //! Methods against each other: the same users, generator, seeds and judges. Everything drawn is kept on disk, so a
 //! stopped comparison goes on where it stopped and a longer one draws only what is new.
 
+mod answers;
 mod gallery;
 mod judging;
 mod methods;
@@ -38,7 +39,6 @@ use crate::baselines::stable_diffusion::{StableDiffusion, Words};
 use crate::baselines::textual_inversion::TextualInversion;
 use crate::baselines::{Method, MethodError, MethodKind, Request, Studio, Watch};
 use crate::data::history::{History, Split};
-use crate::data::stickers::theme_phrase;
 use crate::generation::drawing::Drawing;
 use crate::generation::generator::GenerateOptions;
 use crate::generation::sample::Sample;
@@ -352,7 +352,11 @@ impl Comparison {
                         },
                     })
                 }
-                MethodName::Answer => Box::new(Answer::new(&studio, self.answers()?)),
+                MethodName::Answer => {
+                    let answers = self.answers()?;
+                    self.note_alike(&answers, visitors);
+                    Box::new(Answer::new(&studio, answers))
+                }
                 MethodName::Keywords | MethodName::Sd => Box::new(StableDiffusion {
                     studio: &studio,
                     words: match name {
@@ -552,27 +556,6 @@ impl Comparison {
             .into_iter()
             .map(|found| found.unwrap_or_else(none))
             .collect())
-    }
-
-    /// What the generator would be told of every test user whose right answer is known.
-    fn answers(&self) -> anyhow::Result<HashMap<(String, usize), String>> {
-        let folder = self.data.folder();
-        let stickers = self.data.stickers().with_context(|| {
-            let root = &self.config.data.folder;
-            format!(
-                "--methods answer needs right answers: {} is no folder of stickers",
-                root.display()
-            )
-        })?;
-        let told = |history: &History| {
-            let right = &stickers.stickers[history.target?];
-            let theme = theme_phrase(right.style, &right.group);
-            let text = &folder.catalogue[history.reference].text;
-            let prompt = self.config.preparation.generator_prompt(&[theme], text);
-            Some(((history.user.clone(), history.reference), prompt))
-        };
-        let everyone = self.data.users(Split::Test, 0);
-        Ok(everyone.into_iter().filter_map(told).collect())
     }
 
     fn generator_with_graph(&self) -> anyhow::Result<PretrainedDiffusion<Backend>> {
