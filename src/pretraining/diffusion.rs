@@ -67,8 +67,8 @@ pub struct DiffusionPretrainingConfig {
     pub seed: u64,
 }
 
-/// Time steps at which a picture shows through its noise, where outlines and shading are decided. They see no glyph that they could not see in any other
-/// picture, so they can learn from more of them.
+/// Time steps at which a picture shows through its noise, where outlines and shading are decided. What they have to learn is much the same for any picture, so
+/// they can have more pictures than the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LittleNoise {
@@ -132,6 +132,12 @@ impl Default for DiffusionPretrainingConfig {
 }
 
 impl DiffusionPretrainingConfig {
+    /// Part of a step's images that shows further glyphs, at whatever time step.
+    pub fn shown_extra(&self) -> f64 {
+        let little = &self.little_noise;
+        (1.0 - little.share) * self.extra_share + little.share * little.extra_share
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
@@ -157,14 +163,11 @@ impl DiffusionPretrainingConfig {
                 return fail(key, share.to_string(), "from 0 to 1");
             }
         }
-        let total = self.scheduler.num_train_timesteps;
-        if !(1..total).contains(&self.little_noise.below) {
-            let found = self.little_noise.below.to_string();
-            return fail(
-                "little_noise.below",
-                found,
-                "a time step of the schedule above 0",
-            );
+        let little = &self.little_noise;
+        let steps = 1..self.scheduler.num_train_timesteps;
+        if little.share > 0.0 && !steps.contains(&little.below) {
+            let expected = "a time step of the schedule above 0";
+            return fail("little_noise.below", little.below.to_string(), expected);
         }
         if self.views == 0 {
             return fail("views", "0".into(), "at least 1, the image as it is");

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::Distance;
 use super::reward::{Baseline, RewardForm};
-use crate::generation::generator::{GenerateOptions, is_none, is_whole};
+use crate::generation::generator::{GenerateOptions, is_whole, is_zero};
 use crate::networks::scheduler::SchedulerChoice;
 
 /// Which noises are tried around `E_gen`.
@@ -100,7 +100,7 @@ pub struct ReflectionConfig {
     /// Guidance of those images.
     pub guidance_scale: f64,
     /// Of those images, as `inference.guidance_rescale`. Left out where it is 0, like the sampler.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub guidance_rescale: f64,
     /// Images denoised at once.
     pub images_per_batch: usize,

@@ -9,7 +9,7 @@ use crate::data::image::ImageLimits;
 use crate::evaluation::interval::BootstrapOptions;
 use crate::evaluation::truth::StyleClassifierOptions;
 use crate::features::caption::CaptionConfig;
-use crate::generation::generator::{GenerateOptions, is_none, is_whole};
+use crate::generation::generator::{GenerateOptions, is_whole, is_zero};
 use crate::networks::scheduler::SchedulerChoice;
 use crate::pretraining::captioner::CaptionerPretrainingConfig;
 use crate::pretraining::clip::ClipPretrainingConfig;
@@ -196,7 +196,7 @@ pub struct InferenceConfig {
     pub guidance_scale: f64,
     /// How much of a guided prediction is brought back to the deviation it had without guidance (diffusers' `guidance_rescale`);
     /// 0 leaves it as it is.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub guidance_rescale: f64,
     /// Images denoised at once.
     pub images_per_batch: usize,

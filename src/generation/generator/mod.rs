@@ -25,7 +25,7 @@ pub struct GenerateOptions {
     pub guidance_scale: f64,
     /// How much of the guided prediction is brought back to the conditional one's deviation (Lin et al., 2023; diffusers'
     /// `guidance_rescale`): 0 leaves it as it is. For schedules that end in pure noise, where guidance overexposes.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub guidance_rescale: f64,
     /// The sampler; that of the pipeline's own file unless chosen.
     pub scheduler: SchedulerChoice,
@@ -40,8 +40,8 @@ pub fn is_whole(strength: &f64) -> bool {
     *strength == 1.0
 }
 
-/// Is the guided prediction left as it is?
-pub fn is_none(guidance_rescale: &f64) -> bool {
+/// Is a guided prediction left as it is?
+pub fn is_zero(guidance_rescale: &f64) -> bool {
     *guidance_rescale == 0.0
 }
 
@@ -301,7 +301,7 @@ impl<'a, B: Backend> Calls<'a, B> {
         let without = output.clone().narrow(0, 0, self.batch);
         let with = output.narrow(0, self.batch, self.batch);
         let guided = without.clone() + (with.clone() - without).mul_scalar(scale);
-        match is_none(&self.rescale) {
+        match is_zero(&self.rescale) {
             true => guided,
             false => rescaled(guided, with, self.rescale),
         }

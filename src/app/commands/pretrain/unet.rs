@@ -87,7 +87,7 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
         ),
         training: format!(
             "Latents and text states computed once; each picture shown under its caption or one of {VARIANTS} other descriptions, or none. \
-             {} steps of {} images, seed {}.{}{}",
+             {} steps of {} images, seed {}.{}{}{}",
             trained.report.steps,
             config.batch_size,
             config.seed,
@@ -95,8 +95,16 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
                 0 => String::new(),
                 count => format!(
                     " {count} pictures of further glyphs made {:.0} % of each step.",
-                    100.0 * config.extra_share
+                    100.0 * config.shown_extra()
                 ),
+            },
+            match &config.little_noise {
+                little if little.share > 0.0 => format!(
+                    " {:.0} % of each step's images stood at time steps below {}.",
+                    100.0 * little.share,
+                    little.below
+                ),
+                _ => String::new(),
             },
             match ground.initial {
                 None => "",
