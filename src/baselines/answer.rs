@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 
-use super::method::{DrawError, Method, MethodError, MethodKind, Request, Watch};
+use super::method::{DrawError, Method, MethodKind, Request};
 use super::studio::Studio;
 
 /// Draws from a prompt made of the right answer: where retrieval and keywords make no mistake, RAGAR's is this one. What a
@@ -42,10 +42,6 @@ impl<B: Backend> Method for Answer<'_, B> {
 
     fn kind(&self) -> MethodKind {
         MethodKind::Ceiling
-    }
-
-    fn train(&mut self, _: &[Request<'_>], _: Watch<'_>) -> Result<(), MethodError> {
-        Ok(())
     }
 
     fn fingerprint(&self) -> String {

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::method::{DrawError, Method, MethodError, MethodKind, Request, Watch};
+use super::method::{DrawError, Method, MethodKind, Request};
 use super::studio::Studio;
 
 /// Which picture.
@@ -104,10 +104,6 @@ impl<B: Backend> Method for Floor<'_, B> {
 
     fn kind(&self) -> MethodKind {
         MethodKind::Floor
-    }
-
-    fn train(&mut self, _: &[Request<'_>], _: Watch<'_>) -> Result<(), MethodError> {
-        Ok(())
     }
 
     fn fingerprint(&self) -> String {

@@ -154,11 +154,13 @@ pub trait Method {
     fn kind(&self) -> MethodKind;
 
     /// Makes the method ready to draw for `requests`: trains, goes on with a training, or opens a finished one. What was
-    /// trained for these requests in `watch.folder` before is not trained again.
+    /// trained for these requests in `watch.folder` before is not trained again. Unless said otherwise there is nothing to train.
     ///
     /// # Errors
     /// A training that cannot go on, or was interrupted.
-    fn train(&mut self, requests: &[Request<'_>], watch: Watch<'_>) -> Result<(), MethodError>;
+    fn train(&mut self, _requests: &[Request<'_>], _watch: Watch<'_>) -> Result<(), MethodError> {
+        Ok(())
+    }
 
     /// A digest of everything that decides a picture beside user, reference and seed: weights and settings.
     fn fingerprint(&self) -> String;

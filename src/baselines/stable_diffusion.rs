@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use image::RgbImage;
 
-use super::method::{DrawError, Method, MethodError, MethodKind, Request, Watch};
+use super::method::{DrawError, Method, MethodKind, Request};
 use super::studio::Studio;
 
 /// The prompt: the reference's caption, then the user's keywords (as PMG's comparison has it).
@@ -47,10 +47,6 @@ impl<B: Backend> Method for StableDiffusion<'_, B> {
 
     fn kind(&self) -> MethodKind {
         MethodKind::Contender
-    }
-
-    fn train(&mut self, _: &[Request<'_>], _: Watch<'_>) -> Result<(), MethodError> {
-        Ok(())
     }
 
     fn fingerprint(&self) -> String {

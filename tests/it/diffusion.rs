@@ -259,8 +259,8 @@ fn guidance_is_rescaled_as_the_reference_rescales_it() {
         "latents",
         &recorded.clone().into_data(),
         &rescaled.into_data(),
-        1e-3,
-        1e-3,
+        1e-4,
+        1e-4,
     );
     let plain = draw(0.0);
     assert!((plain - recorded).abs().max().into_scalar() > 0.1);

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use image::RgbImage;
 
 use crate::app::backend::Backend;
-use crate::baselines::{DrawError, Method, MethodError, MethodKind, Request, Studio, Watch};
+use crate::baselines::{DrawError, Method, MethodKind, Request, Studio};
 use crate::generation::preference::PreferenceModel;
 
 /// A method on the command line. GLIDE and LaVIT, which bring generators of their own, have no name yet.
@@ -74,11 +74,6 @@ impl Method for Ragar<'_> {
 
     fn kind(&self) -> MethodKind {
         MethodKind::Contender
-    }
-
-    /// `ragar train` trains it.
-    fn train(&mut self, _: &[Request<'_>], _: Watch<'_>) -> Result<(), MethodError> {
-        Ok(())
     }
 
     fn fingerprint(&self) -> String {

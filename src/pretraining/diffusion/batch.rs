@@ -143,6 +143,19 @@ mod tests {
         assert_eq!(quarters(2.0), [200, 83, 64, 53]);
     }
 
+    /// Pictures without a size, that have two prompts each.
+    fn pictures(num_own: usize, num_extra: usize) -> Cache {
+        Cache {
+            latents: Vec::new(),
+            num_images: num_own + num_extra,
+            latent_shape: [1, 1, 1],
+            states: Vec::new(),
+            state_shape: [1, 1],
+            prompts: vec![vec![1, 2]; num_own + num_extra],
+            num_extra,
+        }
+    }
+
     #[test]
     fn steps_of_little_noise_learn_from_pictures_of_their_own() {
         let config = DiffusionPretrainingConfig {
@@ -158,15 +171,7 @@ mod tests {
         };
         let schedule = NoiseSchedule::new(&config.scheduler).unwrap();
         // Places 0..20 are own, 20..30 of further glyphs, from 30 on all of them in another form.
-        let cache = Cache {
-            latents: Vec::new(),
-            num_images: 30,
-            latent_shape: [1, 1, 1],
-            states: Vec::new(),
-            state_shape: [1, 1],
-            prompts: vec![vec![1, 2]; 30],
-            num_extra: 10,
-        };
+        let cache = pictures(20, 10);
         let mut in_another_form = 0;
         for step in 0..20 {
             let batch = Batch::draw(&config, &cache, &schedule, step);
@@ -191,15 +196,7 @@ mod tests {
             ..DiffusionPretrainingConfig::default()
         };
         let schedule = NoiseSchedule::new(&config.scheduler).unwrap();
-        let cache = Cache {
-            latents: Vec::new(),
-            num_images: 200,
-            latent_shape: [1, 1, 1],
-            states: Vec::new(),
-            state_shape: [1, 1],
-            prompts: vec![vec![1]; 200],
-            num_extra: 0,
-        };
+        let cache = pictures(200, 0);
         let batch = Batch::draw(&config, &cache, &schedule, 0);
         let below = batch.timesteps.iter().filter(|timestep| **timestep < 500);
         assert_eq!((batch.images.len(), below.count()), (100, 50));
