@@ -25,7 +25,7 @@ impl<'a, B: Backend> Answer<'a, B> {
         let digest = Sha256::digest(format!("{all:?}"));
         Self {
             studio,
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: format!("{digest:x}"),
             prompts,
         }
     }

@@ -366,12 +366,8 @@ impl<B: AutodiffBackend> Method for TextualInversion<'_, B> {
                 hash.update(request.sample.user.as_bytes());
                 hash.update([0]);
             }
-            let digest = hash.finalize();
-            let name: String = digest[..6]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            let folder = watch.folder.join(format!("users-{name}"));
+            let name = format!("users-{:.12x}", hash.finalize());
+            let folder = watch.folder.join(name);
             let watch = Watch {
                 folder: &folder,
                 ..watch

@@ -103,7 +103,7 @@ impl CheckpointStore {
         let text = serde_json::to_string(configuration).unwrap_or_default();
         Self {
             root: root.to_path_buf(),
-            configuration: hex(&Sha256::digest(text.as_bytes()))[..16].to_string(),
+            configuration: format!("{:.16x}", Sha256::digest(text.as_bytes())),
             settings: serde_json::to_value(configuration).unwrap_or_default(),
             keep: keep.max(2),
             accept_changes: false,
@@ -166,7 +166,7 @@ impl CheckpointStore {
                 name,
                 FileEntry {
                     size: bytes.len() as u64,
-                    sha256: hex(&Sha256::digest(&bytes)),
+                    sha256: format!("{:x}", Sha256::digest(&bytes)),
                 },
             );
         }
@@ -286,7 +286,9 @@ fn read(folder: &Path) -> Result<(Manifest, BTreeMap<String, NamedTensors>), Str
         File::open(folder.join(name))
             .and_then(|mut file| file.read_to_end(&mut bytes))
             .map_err(|e| format!("{name}: {e}"))?;
-        if bytes.len() as u64 != entry.size || hex(&Sha256::digest(&bytes)) != entry.sha256 {
+        if bytes.len() as u64 != entry.size
+            || format!("{:x}", Sha256::digest(&bytes)) != entry.sha256
+        {
             return Err(format!(
                 "{name} is not the file that the manifest describes"
             ));
@@ -366,10 +368,6 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn sync_folder(_path: &Path) -> std::io::Result<()> {
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -220,11 +220,7 @@ impl HubFolder {
             })?;
         }
         digest.update(self.config.to_string().as_bytes());
-        let digest = digest.finalize();
-        Ok(digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(format!("{:.16x}", digest.finalize()))
     }
 }
 

@@ -377,11 +377,7 @@ fn verify(path: &Path, size: u64) -> Result<(), String> {
     let mut digest = Sha256::new();
     let mut file = std::fs::File::open(&blob).map_err(|error| error.to_string())?;
     std::io::copy(&mut file, &mut digest).map_err(|error| error.to_string())?;
-    let digest: String = digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = format!("{:x}", digest.finalize());
     match digest == name.to_lowercase() {
         true => Ok(()),
         false => Err(format!("SHA-256 {digest}, promised was {name}")),

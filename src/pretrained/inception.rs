@@ -40,7 +40,5 @@ pub fn open<B: Backend>(
     let checkpoint = Checkpoint::open(&file)?;
     load_into(&mut network, &checkpoint, &maps::inception::features())?;
     let bytes = std::fs::read(&file).map_err(|source| FolderError::Read { path: file, source })?;
-    let digest = Sha256::digest(&bytes);
-    let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((network, digest))
+    Ok((network, format!("{:x}", Sha256::digest(&bytes))))
 }

@@ -146,11 +146,11 @@ fn answer(
     } else {
         content.len()
     };
-    let mut digest = Sha256::digest(content).to_vec();
+    let mut digest = Sha256::digest(content);
     if manners.lies {
         digest[0] ^= 1;
     }
-    let etag: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let etag = format!("{digest:x}");
     let headers = [
         format!("ETag: \"{etag}\""),
         format!("X-Repo-Commit: {COMMIT}"),

@@ -169,6 +169,5 @@ pub fn fingerprint(folder: &Path) -> anyhow::Result<String> {
             std::io::copy(&mut file, &mut digest).with_context(reading)?;
         }
     }
-    let digest = digest.finalize();
-    Ok(digest[..8].iter().map(|b| format!("{b:02x}")).collect())
+    Ok(format!("{:.16x}", digest.finalize()))
 }

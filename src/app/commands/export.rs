@@ -188,7 +188,6 @@ fn digest(path: &Path) -> anyhow::Result<Entry> {
         bytes += count as u64;
         digest.update(&block[..count]);
     }
-    let digest = digest.finalize();
-    let sha256 = digest.iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = format!("{:x}", digest.finalize());
     Ok(Entry { bytes, sha256 })
 }

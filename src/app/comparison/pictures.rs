@@ -18,9 +18,9 @@ pub struct PictureCache {
 impl PictureCache {
     /// The pictures of `method` whose checkpoint and settings `fingerprint` says, under `root`.
     pub fn new(root: &Path, method: &str, fingerprint: &str) -> Self {
-        let digest = hex(&Sha256::digest(fingerprint.as_bytes()), 6);
+        let digest = Sha256::digest(fingerprint.as_bytes());
         Self {
-            folder: root.join(format!("{method}-{digest}")),
+            folder: root.join(format!("{method}-{digest:.12x}")),
         }
     }
 
@@ -44,10 +44,10 @@ impl PictureCache {
             .collect()
         };
         self.folder.join(format!(
-            "{}-{}-{}-{seed}.png",
+            "{}-{}-{:.8x}-{seed}.png",
             readable(&request.sample.user),
             readable(&request.sample.reference_id),
-            hex(&hash.finalize(), 4)
+            hash.finalize()
         ))
     }
 
@@ -72,9 +72,4 @@ impl PictureCache {
     ) -> anyhow::Result<()> {
         files::write(&self.path(request, words, seed), &png(picture)?)
     }
-}
-
-fn hex(bytes: &[u8], count: usize) -> String {
-    let bytes = bytes.iter().take(count);
-    bytes.map(|byte| format!("{byte:02x}")).collect()
 }

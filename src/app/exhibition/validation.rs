@@ -310,12 +310,7 @@ fn file_name(user: &str) -> String {
         false => {
             use sha2::{Digest as _, Sha256};
             let digest = Sha256::digest(user.as_bytes());
-            let hex: String = digest
-                .iter()
-                .take(8)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            format!("user-{hex}.png")
+            format!("user-{digest:.16x}.png")
         }
     }
 }

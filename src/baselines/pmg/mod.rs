@@ -248,11 +248,7 @@ impl<B: AutodiffBackend> Method for Pmg<'_, B> {
             hash.update(name.as_bytes());
             hash.update(data.as_bytes());
         }
-        self.digest = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        self.digest = format!("{:x}", hash.finalize());
         self.model = Some(model);
         Ok(())
     }

@@ -87,12 +87,9 @@ impl Workshop {
     }
 
     fn aside(&self, task: &Task, ending: &str) -> PathBuf {
-        let digest = Sha256::digest(task.image.as_bytes());
-        let name: String = digest[..12]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.real_root.join(ASIDE).join(format!("{name}.{ending}"))
+        let name = Sha256::digest(task.image.as_bytes());
+        let name = format!("{name:.24x}.{ending}");
+        self.real_root.join(ASIDE).join(name)
     }
 
     /// What an earlier try left, if it is of this address and can go on.

@@ -61,11 +61,7 @@ pub fn of_url(url: &str) -> String {
 }
 
 fn hash(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest[..10]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    format!("{:.20x}", Sha256::digest(text.as_bytes()))
 }
 
 #[cfg(test)]

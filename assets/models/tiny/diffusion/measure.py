@@ -106,6 +106,8 @@ def main():
         known.append(known[0] & known[1])
         print(f"{name}, {side}: style %.1f %%, glyph@1 %.1f %%, glyph@5 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in right), end="; ")
         print("by the recognisers: style %.1f %%, glyph@1 %.1f %%, both %.1f %%" % tuple(100 * hit.float().mean() for hit in known))
+        shares = ((name, known[0][style == place].float().mean()) for place, name in enumerate(styles))
+        print("  of each style: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares))
 
     recognisers = {aspect: recogniser(aspect) for aspect in ("style", "glyph")}
     report("real", [Image.open(STICKERS / "images" / f"{row['item_id']}.png").convert("RGB") for row in chosen])

@@ -98,8 +98,7 @@ impl Ranking {
         let path = folder.join(kinds::WEIGHTS);
         let bytes =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let digest = Sha256::digest(&bytes);
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(format!("{:x}", Sha256::digest(&bytes)))
     }
 
     /// That nothing asks for a ranking model where there is none.
