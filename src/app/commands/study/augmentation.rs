@@ -22,7 +22,7 @@ use crate::app::files;
 use crate::app::session::Session;
 use crate::evaluation::interval::{BootstrapOptions, Interval, bootstrap};
 use crate::evaluation::paired::{PairedComparison, compare_paired};
-use crate::optimisation::{Interrupt, Silent};
+use crate::optimisation::{Interrupt, Progress};
 use crate::recommender::rank::{RankingScores, evaluate_embeddings};
 use crate::recommender::{FeatureTable, Interactions, ItemFeatures, Micro};
 use crate::training::recommender::{TrainingSurroundings, masks, train};
@@ -149,6 +149,7 @@ pub fn augmentation(
         excluded: masks(&ground.split, config.ranking.training.mask_validation),
         references: references(&ground, &visitors)?,
         interrupt: &interrupt,
+        progress: &watcher,
     };
     let mut lists = vec![(Lists::default(), Lists::default()); conditions.len()];
     // Seed by seed, so that what is there after a while compares.
@@ -253,6 +254,7 @@ struct Study<'a> {
     excluded: Vec<Vec<u32>>,
     references: Interactions,
     interrupt: &'a Interrupt,
+    progress: &'a dyn Progress,
 }
 
 impl Study<'_> {
@@ -275,7 +277,7 @@ impl Study<'_> {
                 checkpoints: None,
                 log: None,
                 interrupt: self.interrupt,
-                progress: &Silent,
+                progress: self.progress,
             },
         )?;
         let vectors = trained.model.embeddings();

@@ -16,7 +16,7 @@ use crate::app::failure::Usage;
 use crate::app::session::Session;
 use crate::data::history::Split;
 use crate::generation::sample::Sample;
-use crate::optimisation::{Interrupt, Silent};
+use crate::optimisation::Interrupt;
 
 /// Trains every variant that `only` names, by its group or its folder (all where it is empty), and writes table, numbers and
 /// drawing to `out`.
@@ -114,7 +114,9 @@ pub fn ablation(session: &Session, out: &Path, seeds: u64, only: &[String]) -> a
                     held_out: None,
                     accept_changes: false,
                 };
-                let model = parts.train(&learning, &folder, &interrupt, &Silent)?;
+                let begins = format!("{}, seed {seed}: to be trained", variant.name);
+                session.output.note(begins);
+                let model = parts.train(&learning, &folder, &interrupt, &watcher)?;
                 let (measured, _) = held_out.measure(&model, &testing, &config.inference, &name)?;
                 let mean = |name: &str| measured.get(name).map_or(f64::NAN, |v| super::mean(v));
                 session.output.note(format!(

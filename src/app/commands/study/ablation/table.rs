@@ -17,9 +17,10 @@ use crate::app::session::Session;
 use crate::evaluation::interval::{Interval, bootstrap};
 
 /// Scores in the order of the table.
-const SCORES: [&str; 5] = [
+const SCORES: [&str; 6] = [
     "both@1",
     "style@1",
+    "glyph@1",
     "rank_change",
     "reward",
     "image_similarity",
