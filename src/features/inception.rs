@@ -15,7 +15,7 @@ use crate::optimisation::Progress;
 #[derive(Debug)]
 pub struct InceptionExtractor<B: Backend> {
     /// The network.
-    pub network: InceptionV3<B>,
+    pub network: Box<InceptionV3<B>>,
     /// The digest of its weights.
     pub fingerprint: String,
     /// Where it lives.

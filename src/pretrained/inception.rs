@@ -24,7 +24,7 @@ const FILES: [&str; 4] = [
 pub fn open<B: Backend>(
     path: &Path,
     device: &B::Device,
-) -> Result<(InceptionV3<B>, String), FolderError> {
+) -> Result<(Box<InceptionV3<B>>, String), FolderError> {
     if !path.exists() {
         return Err(FolderError::NotFound(path.to_path_buf()));
     }
@@ -36,9 +36,11 @@ pub fn open<B: Backend>(
             .ok_or_else(|| FolderError::missing(path, FILES[0]))?,
         false => path.to_path_buf(),
     };
-    let mut network = InceptionV3::new(device);
+    // Boxed: by value it would stand in every frame that it passes, too much for a thread of 2 MiB.
+    let mut network = Box::new(InceptionV3::new(device));
     let checkpoint = Checkpoint::open(&file)?;
-    load_into(&mut network, &checkpoint, &maps::inception::features())?;
+    load_into(network.as_mut(), &checkpoint, &maps::inception::features())?;
     let bytes = std::fs::read(&file).map_err(|source| FolderError::Read { path: file, source })?;
-    Ok((network, format!("{:x}", Sha256::digest(&bytes))))
+    let digest = format!("{:x}", Sha256::digest(&bytes));
+    Ok((network, digest))
 }

@@ -33,7 +33,7 @@ pub(crate) fn weights() -> BTreeMap<String, TensorData> {
     tensors
 }
 
-fn open(tensors: &BTreeMap<String, TensorData>) -> InceptionV3<TestBackend> {
+fn open(tensors: &BTreeMap<String, TensorData>) -> Box<InceptionV3<TestBackend>> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("inception.safetensors");
     write_tensors(&path, tensors, &BTreeMap::new()).expect("weights");

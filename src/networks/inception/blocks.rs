@@ -20,6 +20,7 @@ pub struct BlockA<B: Backend> {
 }
 
 impl<B: Backend> BlockA<B> {
+    #[inline(never)]
     pub(super) fn new(from: usize, pooled: usize, device: &B::Device) -> Self {
         let conv = |channels, window| BasicConv::new(channels, window, device);
         Self {
@@ -57,6 +58,7 @@ pub struct BlockB<B: Backend> {
 }
 
 impl<B: Backend> BlockB<B> {
+    #[inline(never)]
     pub(super) fn new(from: usize, device: &B::Device) -> Self {
         let conv = |channels, window| BasicConv::new(channels, window, device);
         Self {
@@ -95,6 +97,7 @@ pub struct BlockC<B: Backend> {
 }
 
 impl<B: Backend> BlockC<B> {
+    #[inline(never)]
     pub(super) fn new(inner: usize, device: &B::Device) -> Self {
         let conv = |channels, window| BasicConv::new(channels, window, device);
         Self {
@@ -142,6 +145,7 @@ pub struct BlockD<B: Backend> {
 }
 
 impl<B: Backend> BlockD<B> {
+    #[inline(never)]
     pub(super) fn new(device: &B::Device) -> Self {
         let conv = |channels, window| BasicConv::new(channels, window, device);
         Self {
@@ -193,6 +197,7 @@ pub(super) enum Pooling {
 }
 
 impl<B: Backend> BlockE<B> {
+    #[inline(never)]
     pub(super) fn new(from: usize, device: &B::Device) -> Self {
         let conv = |channels, window| BasicConv::new(channels, window, device);
         Self {

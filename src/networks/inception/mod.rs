@@ -42,6 +42,8 @@ pub struct InceptionV3<B: Backend> {
 
 impl<B: Backend> InceptionV3<B> {
     /// With arbitrary weights, to be loaded.
+    // Out of line, as are the blocks' own: in the caller's frame its parts would stand a second time, too much for a thread of 2 MiB.
+    #[inline(never)]
     pub fn new(device: &B::Device) -> Self {
         let conv = |channels, window| BasicConv::new(channels, window, device);
         Self {
