@@ -96,43 +96,13 @@ impl RecogniserConfig {
     /// # Errors
     /// When it makes no network; the error names the field.
     pub fn validate(&self) -> Result<(), RecogniserConfigError> {
-        let fail = |field, reason: String| Err(RecogniserConfigError { field, reason });
-        let shape = &self.shape;
-        let groups = shape.norm_num_groups;
-        let mut widths = shape.widths.iter().chain([&shape.stem_width]);
         if self.names.is_empty() {
-            return fail("names", "empty: there is nothing to name".into());
+            return Err(RecogniserConfigError {
+                field: "names",
+                reason: "empty: there is nothing to name".into(),
+            });
         }
-        if shape.widths.is_empty() {
-            return fail("shape.widths", "empty: at least one block is needed".into());
-        }
-        if groups == 0 || widths.any(|width| *width == 0 || width % groups != 0) {
-            return fail(
-                "shape.norm_num_groups",
-                format!(
-                    "stem_width = {} and widths = {:?} must be multiples of {groups}",
-                    shape.stem_width, shape.widths
-                ),
-            );
-        }
-        if shape.stem_kernel.is_multiple_of(2) {
-            return fail(
-                "shape.stem_kernel",
-                format!("{} must be odd", shape.stem_kernel),
-            );
-        }
-        if shape.stem_stride == 0 || self.image_size < shape.stem_stride << shape.widths.len() {
-            return fail(
-                "shape.stem_stride",
-                format!(
-                    "{} and {} blocks make nothing of {} pixels",
-                    shape.stem_stride,
-                    shape.widths.len(),
-                    self.image_size
-                ),
-            );
-        }
-        Ok(())
+        self.shape.validate(self.image_size)
     }
 
     /// Random weights.
@@ -144,24 +114,74 @@ impl RecogniserConfig {
         device: &B::Device,
     ) -> Result<Recogniser<B>, RecogniserConfigError> {
         self.validate()?;
-        let shape = &self.shape;
-        let norm = |width: usize| GroupNormConfig::new(shape.norm_num_groups, width).init(device);
-        let inputs = [&shape.stem_width].into_iter().chain(&shape.widths);
-        let blocks = inputs.zip(&shape.widths).map(|(&from, &to)| ResidualBlock {
+        Ok(self.shape.init(3, self.names.len(), device))
+    }
+}
+
+impl RecogniserShape {
+    /// Does it make a network for maps of `side`?
+    ///
+    /// # Errors
+    /// When not; the error names the field.
+    pub fn validate(&self, side: usize) -> Result<(), RecogniserConfigError> {
+        let fail = |field, reason: String| Err(RecogniserConfigError { field, reason });
+        let groups = self.norm_num_groups;
+        let mut widths = self.widths.iter().chain([&self.stem_width]);
+        if self.widths.is_empty() {
+            return fail("shape.widths", "empty: at least one block is needed".into());
+        }
+        if groups == 0 || widths.any(|width| *width == 0 || width % groups != 0) {
+            return fail(
+                "shape.norm_num_groups",
+                format!(
+                    "stem_width = {} and widths = {:?} must be multiples of {groups}",
+                    self.stem_width, self.widths
+                ),
+            );
+        }
+        if self.stem_kernel.is_multiple_of(2) {
+            return fail(
+                "shape.stem_kernel",
+                format!("{} must be odd", self.stem_kernel),
+            );
+        }
+        if self.stem_stride == 0 || side < self.stem_stride << self.widths.len() {
+            return fail(
+                "shape.stem_stride",
+                format!(
+                    "{} and {} blocks make nothing of {side} pixels",
+                    self.stem_stride,
+                    self.widths.len(),
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// Random weights for maps of `channels`, to be told apart into `classes`. The shape must be one that [`validate`](Self::validate) lets pass.
+    pub fn init<B: Backend>(
+        &self,
+        channels: usize,
+        classes: usize,
+        device: &B::Device,
+    ) -> Recogniser<B> {
+        let norm = |width: usize| GroupNormConfig::new(self.norm_num_groups, width).init(device);
+        let inputs = [&self.stem_width].into_iter().chain(&self.widths);
+        let blocks = inputs.zip(&self.widths).map(|(&from, &to)| ResidualBlock {
             conv1: convolution([from, to], 3, 2, device),
             norm1: norm(to),
             conv2: convolution([to, to], 3, 1, device),
             norm2: norm(to),
             shortcut: convolution([from, to], 1, 2, device),
         });
-        let last = shape.widths.last().copied().unwrap_or(shape.stem_width);
-        let first = [3, shape.stem_width];
-        Ok(Recogniser {
-            stem: convolution(first, shape.stem_kernel, shape.stem_stride, device),
-            stem_norm: norm(shape.stem_width),
+        let last = self.widths.last().copied().unwrap_or(self.stem_width);
+        let first = [channels, self.stem_width];
+        Recogniser {
+            stem: convolution(first, self.stem_kernel, self.stem_stride, device),
+            stem_norm: norm(self.stem_width),
             blocks: blocks.collect(),
-            head: LinearConfig::new(last, self.names.len()).init(device),
-        })
+            head: LinearConfig::new(last, classes).init(device),
+        }
     }
 }
 
@@ -203,7 +223,7 @@ pub struct Recogniser<B: Backend> {
 }
 
 impl<B: Backend> Recogniser<B> {
-    /// Scores before a softmax: pixels `[batch, 3, height, width]` in [−1, 1] → `[batch, classes]`.
+    /// Scores before a softmax: pixels `[batch, channels, height, width]`, of pictures three channels in [−1, 1], → `[batch, classes]`.
     pub fn forward(&self, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
         let stem = group_norm_silu(&self.stem_norm, convolve(&self.stem, pixels));
         let map = self

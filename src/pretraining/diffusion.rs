@@ -3,9 +3,11 @@
 //! Autoencoder and text encoder are frozen, so every image is encoded once and every distinct prompt once, before the
 //! first step. An image has several prompts (its caption, keyword forms, forms without a style word); a step draws one.
 
+pub mod adversary;
 mod batch;
 mod cache;
 mod judge;
+mod lesson;
 
 use std::path::Path;
 
@@ -26,9 +28,11 @@ use crate::networks::scheduler::{
 use crate::nn::activation::Activation;
 use crate::optimisation::parameters::{Selection, collect, restore};
 use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
-use batch::{Batch, steps_tensor};
+pub use adversary::AdversarialConfig;
+use adversary::{Adversary, Contest};
 use cache::Cache;
 use judge::Judge;
+use lesson::Lessons;
 
 /// A run of denoising training. None of these values comes from the paper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +58,8 @@ pub struct DiffusionPretrainingConfig {
     pub timestep_power: f64,
     /// What the steps of little noise learn from, where that is not what all learn from.
     pub little_noise: LittleNoise,
+    /// Recognisers to learn against, beside the squared error.
+    pub adversarial: AdversarialConfig,
     /// Forms in which an image is shown: 1 is the image alone, each further one is mirrored, moved and scaled at random, once. Where
     /// `little_noise.share` is above 0, its images alone have them.
     pub views: usize,
@@ -118,6 +124,7 @@ impl Default for DiffusionPretrainingConfig {
             gamma: 5.0,
             timestep_power: 1.0,
             little_noise: LittleNoise::default(),
+            adversarial: AdversarialConfig::default(),
             views: 1,
             augmentation: Augmentation::default(),
             sampling: GenerateOptions {
@@ -168,6 +175,11 @@ impl DiffusionPretrainingConfig {
         if little.share > 0.0 && !steps.contains(&little.below) {
             let expected = "a time step of the schedule above 0";
             return fail("little_noise.below", little.below.to_string(), expected);
+        }
+        self.adversarial.validate()?;
+        if self.adversarial.share > 0.0 && little.share > 0.0 {
+            let expected = "0 where adversarial.share is above 0";
+            return fail("little_noise.share", little.share.to_string(), expected);
         }
         if self.views == 0 {
             return fail("views", "0".into(), "at least 1, the image as it is");
@@ -244,6 +256,10 @@ pub fn tiny_scheduler() -> SchedulerConfig {
 pub struct PromptedImages {
     pub images: ImageSet,
     pub prompts: Vec<Vec<String>>,
+    /// The style of each, by any name.
+    pub styles: Vec<String>,
+    /// What each shows, by any name.
+    pub glyphs: Vec<String>,
     /// How many of them, at the end, show further glyphs, which no experiment has.
     pub num_extra: usize,
 }
@@ -254,6 +270,12 @@ impl PromptedImages {
         if images <= self.num_extra || images != prompts || self.prompts.iter().any(Vec::is_empty) {
             return Err(PretrainingError::Data(format!(
                 "{images} {what} images with {prompts} lists of prompts: every image needs a list, every list a caption"
+            )));
+        }
+        let (styles, glyphs) = (self.styles.len(), self.glyphs.len());
+        if styles != images || glyphs != images {
+            return Err(PretrainingError::Data(format!(
+                "{images} {what} images with {styles} styles and {glyphs} glyphs: every image needs one of each"
             )));
         }
         Ok(())
@@ -338,16 +360,26 @@ pub fn run<B: AutodiffBackend>(
         Some(initial) => restore(network, &collect(initial, Selection::All), Selection::All)?,
         None => network,
     };
+    let [channels, height, width] = training_cache.latent_shape;
+    if config.adversarial.share > 0.0 {
+        config.adversarial.validate_shapes(height.min(width))?;
+    }
+    let adversary = Adversary::new(&config.adversarial, training);
+    let contest = Contest {
+        network,
+        recognisers: adversary.recognisers(channels, config.seed, device),
+    };
     let identity = json!({
         "network": config.network,
         "scheduler": config.scheduler,
+        "adversarial": config.adversarial,
         "seed": config.seed,
         "images": training.images.len(),
     });
     let trainer = Trainer::<B, _>::open(
         &config.trainer,
         &identity,
-        network,
+        contest,
         folder,
         frozen,
         progress,
@@ -357,16 +389,16 @@ pub fn run<B: AutodiffBackend>(
         schedule: &schedule,
         device: frozen,
     };
-    let lesson = |network: &UNet2DConditionModel<B>, step: usize| {
-        let batch = Batch::draw(config, &training_cache, &schedule, step);
-        let (noised, target, weight) = batch.tensors::<B>(&training_cache, &schedule, device);
-        let context = training_cache.contexts::<B>(&batch.prompts, device);
-        let timestep = steps_tensor::<B>(&batch.timesteps, device);
-        let predicted = network.forward(noised, timestep, context);
-        let loss = ((predicted - target).powi_scalar(2) * weight).mean();
-        Ok((loss, Vec::new()))
+    let lessons = Lessons {
+        config,
+        cache: &training_cache,
+        schedule: &schedule,
+        adversary: &adversary,
+        device,
     };
-    let evaluate = |averaged: &UNet2DConditionModel<B::InnerBackend>, step: usize| {
+    let lesson = |contest: &Contest<B>, step: usize| Ok(lessons.loss(contest, step));
+    let evaluate = |averaged: &Contest<B::InnerBackend>, step: usize| {
+        let averaged = &averaged.network;
         let loss = judge.loss(averaged, &held_out_cache);
         let training_loss = judge.loss(averaged, &training_cache);
         let path = folder.join(format!("samples/step-{step}.png"));
@@ -377,7 +409,7 @@ pub fn run<B: AutodiffBackend>(
         })
     };
     let outcome = trainer.run("denoising network", interrupt, lesson, evaluate)?;
-    let network = outcome.network;
+    let network = outcome.network.network;
     let report = DiffusionReport {
         steps: outcome.steps,
         num_extra_pictures: training.num_extra,

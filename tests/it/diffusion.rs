@@ -509,11 +509,17 @@ mod training {
 
     use burn::tensor::TensorData;
     use ragar::networks::diffusion::{AutoencoderKl, PerLevel};
+    use ragar::networks::recogniser::RecogniserShape;
     use ragar::optimisation::{Decay, Interrupt, Schedule, Silent};
-    use ragar::pretraining::diffusion::{self, DiffusionPretrainingConfig, PromptedImages};
+    use ragar::pretraining::diffusion::adversary::{Adversary, Contest};
+    use ragar::pretraining::diffusion::{
+        self, AdversarialConfig, DiffusionPretrainingConfig, PromptedImages,
+    };
     use ragar::pretraining::pixels::ImageSet;
     use ragar::pretraining::trainer::TrainerConfig;
     use ragar::pretraining::vae::{self, VaePretrainingConfig};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
 
     use super::*;
     use crate::support::devices;
@@ -637,20 +643,27 @@ mod training {
         }
     }
 
-    fn train_unet(
-        folder: &Path,
-        vae: &AutoencoderKl<TestBackend>,
-        steps: usize,
-    ) -> diffusion::TrainedUNet<TestBackend> {
-        let devices = devices();
+    /// Half of them in one style, two of each glyph.
+    fn prompted() -> PromptedImages {
         let images = discs();
-        let data = PromptedImages {
+        PromptedImages {
             prompts: (0..images.len())
                 .map(|i| vec![format!("disc {i}"), format!("{i}")])
                 .collect(),
+            styles: (0..images.len()).map(|i| format!("{}", i % 2)).collect(),
+            glyphs: (0..images.len()).map(|i| format!("{}", i / 2)).collect(),
             images,
             num_extra: 0,
-        };
+        }
+    }
+
+    fn train_unet(
+        folder: &Path,
+        vae: &AutoencoderKl<TestBackend>,
+        config: &DiffusionPretrainingConfig,
+    ) -> diffusion::TrainedUNet<TestBackend> {
+        let devices = devices();
+        let data = prompted();
         // One number a prompt, spread over two tokens.
         let text = |prompts: &[String]| {
             let values: Vec<f32> = prompts
@@ -664,7 +677,7 @@ mod training {
             Tensor::<TestBackend, 3>::from_data(TensorData::new(values, shape), &device())
         };
         diffusion::run::<TestBackend>(
-            &unet_config(steps),
+            config,
             &data,
             &data,
             None,
@@ -689,9 +702,9 @@ mod training {
             tempfile::tempdir().expect("a"),
             tempfile::tempdir().expect("b"),
         );
-        let first = train_unet(parts.path(), &vae, 1).report;
-        let expected = train_unet(whole.path(), &vae, 30);
-        let resumed = train_unet(parts.path(), &vae, 30);
+        let first = train_unet(parts.path(), &vae, &unet_config(1)).report;
+        let expected = train_unet(whole.path(), &vae, &unet_config(30));
+        let resumed = train_unet(parts.path(), &vae, &unet_config(30));
         assert_eq!(
             collect::<TestBackend, _>(&expected.network, Selection::All),
             collect::<TestBackend, _>(&resumed.network, Selection::All)
@@ -702,6 +715,115 @@ mod training {
             expected.report
         );
         assert!(whole.path().join("samples/step-30.png").is_file());
+    }
+
+    fn against_recognisers(steps: usize) -> DiffusionPretrainingConfig {
+        let shape = RecogniserShape {
+            stem_width: 8,
+            stem_kernel: 3,
+            stem_stride: 1,
+            widths: vec![8],
+            norm_num_groups: 4,
+        };
+        let mut config = unet_config(steps);
+        config.trainer.log_every = 1;
+        config.adversarial = AdversarialConfig {
+            share: 0.5,
+            num_real: 6,
+            warmup_steps: 12,
+            style: shape.clone(),
+            glyph: shape,
+            ..AdversarialConfig::default()
+        };
+        config
+    }
+
+    #[test]
+    fn recognisers_learn_first_alone_and_then_beside_the_network() {
+        let vae = vae_config(1)
+            .network
+            .init(&device())
+            .expect("an autoencoder");
+        let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+        let [whole, parts, alone] = folders.each_ref().map(|folder| folder.path());
+        let train = |folder, steps| train_unet(folder, &vae, &against_recognisers(steps)).network;
+        let weights = |network| collect::<TestBackend, _>(&network, Selection::All);
+        let expected = weights(train(whole, 16));
+        train(parts, 14);
+        assert_eq!(weights(train(parts, 16)), expected, "resumed");
+        let untouched = weights(train(alone, 12));
+        assert_eq!(untouched, weights(train(alone, 12)));
+        assert_ne!(untouched, expected);
+
+        let text = std::fs::read_to_string(whole.join("metrics.jsonl")).expect("a log");
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("json"))
+            .filter(|line: &serde_json::Value| line.get("loss").is_some())
+            .collect();
+        let value = |step: usize, key: &str| lines[step - 1][key].as_f64();
+        assert!(value(12, "loss") < value(1, "loss"), "{text}");
+        assert_eq!(value(12, "style"), None);
+        let parts = ["squared_error", "style", "glyph", "recognisers"];
+        let sum: f64 = parts
+            .map(|key| value(13, key).expect("a part"))
+            .iter()
+            .sum();
+        let loss = value(13, "loss").expect("a loss");
+        assert!((sum - loss).abs() < 1e-4 * loss, "{sum} {loss}");
+    }
+
+    #[test]
+    fn verdicts_teach_what_is_judged_and_lessons_who_judges() {
+        let train = devices().train;
+        let config = against_recognisers(1).adversarial;
+        let adversary = Adversary::new(&config, &prompted());
+        let network = unet_config(1).network.init(&train).expect("a network");
+        let contest = Contest {
+            network,
+            recognisers: adversary.recognisers(4, 1, &train),
+        };
+        let random = |seed| {
+            let values = (0..4 * 4 * 16).map(|i| ((i * i + seed) as f32).sin());
+            let values = TensorData::new(values.collect::<Vec<f32>>(), [4, 4, 4, 4]);
+            Tensor::<TestBackend, 4>::from_data(values, &train)
+        };
+        let mut stream = ChaCha8Rng::seed_from_u64(1);
+        let head = |contest: &Contest<TestBackend>| contest.recognisers[0].head.weight.val();
+
+        let made = random(1).require_grad();
+        let verdicts = adversary.verdicts(&contest, &made, &[0, 1, 2, 9], &mut stream);
+        let words: Vec<&str> = verdicts.iter().map(|(word, _)| *word).collect();
+        assert_eq!(words, ["style", "glyph"]);
+        let sum = verdicts.into_iter().map(|(_, loss)| loss);
+        let gradients = sum.reduce(|sum, loss| sum + loss).expect("two").backward();
+        assert!(made.grad(&gradients).is_some());
+        assert!(head(&contest).grad(&gradients).is_none());
+
+        let made = random(1).require_grad();
+        let real = random(2);
+        let loss = adversary.lesson(&contest, real, &[0, 1, 2, 3], Some(&made), &mut stream);
+        let gradients = loss.backward();
+        assert!(made.grad(&gradients).is_none());
+        assert!(head(&contest).grad(&gradients).is_some());
+    }
+
+    #[test]
+    fn recognisers_that_cannot_be_are_refused() {
+        let refused = |change: &dyn Fn(&mut DiffusionPretrainingConfig), key: &str| {
+            let mut config = against_recognisers(1);
+            change(&mut config);
+            let error = config.validate().expect_err("must be refused").to_string();
+            assert!(error.contains(key), "{error}");
+        };
+        refused(&|c| c.adversarial.share = 1.5, "adversarial.share");
+        refused(
+            &|c| c.adversarial.style_weight = -1.0,
+            "adversarial.style_weight",
+        );
+        refused(&|c| c.adversarial.num_real = 0, "adversarial.num_real");
+        refused(&|c| c.little_noise.share = 0.5, "little_noise.share");
+        against_recognisers(1).validate().expect("as it is");
     }
 
     #[test]

@@ -363,6 +363,32 @@ fn a_perfect_prediction_leads_back_to_the_sample() {
 }
 
 #[test]
+fn a_perfect_output_means_the_clean_sample_in_every_row() {
+    let values = |scale: f32| {
+        let host: Vec<f32> = (0..96).map(|i| (i as f32 * scale).sin()).collect();
+        Tensor::<TestBackend, 1>::from_floats(host.as_slice(), &device()).reshape([3, 2, 4, 4])
+    };
+    let (clean, noise, timesteps) = (values(0.7), values(1.3), [20, 500, 850]);
+    for prediction_type in [
+        PredictionType::Epsilon,
+        PredictionType::VPrediction,
+        PredictionType::Sample,
+    ] {
+        let config = SchedulerConfig {
+            prediction_type,
+            ..SchedulerConfig::default()
+        };
+        let schedule = NoiseSchedule::new(&config).expect("a schedule");
+        let noised = schedule.add_noise(clean.clone(), noise.clone(), &timesteps);
+        let output = schedule.target(clean.clone(), noise.clone(), &timesteps);
+        let meant = schedule.clean(noised, output, &timesteps);
+        let name = format!("{prediction_type:?}");
+        let (expected, meant) = (clean.clone().into_data(), meant.into_data());
+        compare(&name, &expected, &meant, 2e-4, 2e-4);
+    }
+}
+
+#[test]
 fn unusable_settings_are_refused_with_a_sentence() {
     let error = Ddim::new(&shipped(), 0).unwrap_err().to_string();
     assert!(error.contains("between 1 and 1000"), "{error}");

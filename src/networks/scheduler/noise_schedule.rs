@@ -109,6 +109,30 @@ impl NoiseSchedule {
         }
     }
 
+    /// The clean sample that the network's `output` for `noised` means, each row at its own step. Not finite where noise is predicted of a sample that is
+    /// nothing else.
+    pub fn clean<B: Backend>(
+        &self,
+        noised: Tensor<B, 4>,
+        output: Tensor<B, 4>,
+        timesteps: &[usize],
+    ) -> Tensor<B, 4> {
+        let device = noised.device();
+        let weights = timesteps.iter().map(|&t| {
+            let alpha = self.alphas_cumprod[t];
+            let (signal, spread) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+            self.prediction_type.clean(signal, spread)
+        });
+        let (of_sample, of_output): (Vec<f32>, Vec<f32>) = weights
+            .map(|[sample, output]| (sample as f32, output as f32))
+            .unzip();
+        let column = |values: Vec<f32>| {
+            let shape = [values.len(), 1, 1, 1];
+            Tensor::<B, 4>::from_data(TensorData::new(values, shape), &device)
+        };
+        noised * column(of_sample) + output * column(of_output)
+    }
+
     /// Weight of the squared error at `timestep` (Hang et al., 2023): the error of the implied clean sample counts
     /// `min(ratio, gamma)`, and one more where velocity is predicted, lest the steps of pure noise count nothing.
     pub fn loss_weight(&self, timestep: usize, gamma: f64) -> f64 {

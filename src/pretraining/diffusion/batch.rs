@@ -25,6 +25,8 @@ pub(super) struct Batch {
     pub(super) prompts: Vec<usize>,
     pub(super) timesteps: Vec<usize>,
     pub(super) weights: Vec<f32>,
+    /// Rows, the first ones, whose clean sample is judged.
+    pub(super) num_judged: usize,
     pub(super) random: ChaCha8Rng,
 }
 
@@ -40,15 +42,20 @@ impl Batch {
         let total = schedule.num_train_timesteps();
         let little = &config.little_noise;
         let num_little = (little.share * config.batch_size as f64).round() as usize;
-        let num_other = config.batch_size - num_little;
+        let judged = &config.adversarial;
+        let num_judged = (judged.share * config.batch_size as f64).round() as usize;
+        let num_other = config.batch_size - num_little - num_judged;
         let first = if num_little == 0 { 0 } else { little.below };
-        let mut images = cache.draw(num_other, config.extra_share, step, config.seed);
+        let mut images = cache.draw(num_judged, config.extra_share, step, config.seed + 5);
+        images.extend(cache.draw(num_other, config.extra_share, step, config.seed));
         images.extend(cache.draw(num_little, little.extra_share, step, config.seed + 2));
         let prompts = images
             .iter()
-            .map(|&image| {
+            .enumerate()
+            .map(|(row, &image)| {
                 let prompts = &cache.prompts[image];
-                if random.random_bool(config.unconditional_fraction) {
+                // What is judged has to be asked for.
+                if row >= num_judged && random.random_bool(config.unconditional_fraction) {
                     0
                 } else if prompts.len() == 1 || random.random_bool(config.caption_fraction) {
                     prompts[0]
@@ -58,7 +65,14 @@ impl Batch {
             })
             .collect();
         let power = config.timestep_power;
-        let mut timesteps = spread_timesteps(num_other, power, first..total, &mut random);
+        let mut timesteps =
+            spread_timesteps(num_judged, judged.timestep_power, 0..total, &mut random);
+        timesteps.extend(spread_timesteps(
+            num_other,
+            power,
+            first..total,
+            &mut random,
+        ));
         timesteps.extend(spread_timesteps(
             num_little,
             power,
@@ -66,7 +80,11 @@ impl Batch {
             &mut random,
         ));
         if config.views > 1 {
-            let changed = if num_little == 0 { 0 } else { num_other };
+            let changed = if num_little == 0 {
+                0
+            } else {
+                num_judged + num_other
+            };
             for image in &mut images[changed..] {
                 *image += cache.num_images * random.random_range(0..config.views);
             }
@@ -76,6 +94,7 @@ impl Batch {
             prompts,
             weights: weights(&timesteps, schedule, config.gamma),
             timesteps,
+            num_judged,
             random,
         }
     }

@@ -48,6 +48,7 @@ impl<D> Judge<'_, D> {
                 prompts: cache.captions(images),
                 timesteps: timesteps.to_vec(),
                 weights: weights(timesteps, self.schedule, self.config.gamma),
+                num_judged: 0,
                 random: random.clone(),
             };
             let (noised, target, weight) = batch.tensors::<B>(cache, self.schedule, self.device);

@@ -87,7 +87,7 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
         ),
         training: format!(
             "Latents and text states computed once; each picture shown under its caption or one of {VARIANTS} other descriptions, or none. \
-             {} steps of {} images, seed {}.{}{}{}",
+             {} steps of {} images, seed {}.{}{}{}{}",
             trained.report.steps,
             config.batch_size,
             config.seed,
@@ -103,6 +103,15 @@ pub fn train(ground: &Ground<'_>) -> anyhow::Result<Trained<DiffusionReport>> {
                     " {:.0} % of each step's images stood at time steps below {}.",
                     100.0 * little.share,
                     little.below
+                ),
+                _ => String::new(),
+            },
+            match &config.adversarial {
+                judged if judged.share > 0.0 => format!(
+                    " {:.0} % of each step's images were judged by recognisers that learned beside it, of styles (weight {}) and of glyphs ({}).",
+                    100.0 * judged.share,
+                    judged.style_weight,
+                    judged.glyph_weight
                 ),
                 _ => String::new(),
             },
@@ -130,18 +139,25 @@ fn prompted(ground: &Ground<'_>, held_out: bool) -> anyhow::Result<PromptedImage
         })
         .collect();
     let mut pictures = ground.pictures(held_out);
+    let mut shown: Vec<&Sticker> = ground.side(held_out).map(|(_, sticker)| sticker).collect();
     let num_own = pictures.len();
     if let (Some(extra), false) = (ground.extra(), held_out) {
         for place in extra.usable(&ground.stickers.stickers) {
             let sticker = &extra.stickers[place];
             prompts.push(descriptions(sticker, seed + 1, place, EXTRA_VARIANTS));
             pictures.push(&extra.images[place]);
+            shown.push(sticker);
         }
     }
     Ok(PromptedImages {
         num_extra: pictures.len() - num_own,
         images: image_set(pictures)?,
         prompts,
+        styles: shown
+            .iter()
+            .map(|sticker| sticker.style.name().into())
+            .collect(),
+        glyphs: shown.iter().map(|sticker| sticker.glyph.clone()).collect(),
     })
 }
 
