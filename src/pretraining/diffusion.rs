@@ -181,6 +181,11 @@ impl DiffusionPretrainingConfig {
             let expected = "0 where adversarial.share is above 0";
             return fail("little_noise.share", little.share.to_string(), expected);
         }
+        let alone = self.adversarial.warmup_steps;
+        if self.adversarial.share > 0.0 && alone >= self.trainer.steps {
+            let expected = "below trainer.steps, or the network learns nothing";
+            return fail("adversarial.warmup_steps", alone.to_string(), expected);
+        }
         if self.views == 0 {
             return fail("views", "0".into(), "at least 1, the image as it is");
         }
@@ -363,6 +368,7 @@ pub fn run<B: AutodiffBackend>(
     let [channels, height, width] = training_cache.latent_shape;
     if config.adversarial.share > 0.0 {
         config.adversarial.validate_shapes(height.min(width))?;
+        schedule.check_first_step(schedule.num_train_timesteps() - 1)?;
     }
     let adversary = Adversary::new(&config.adversarial, training);
     let contest = Contest {

@@ -30,7 +30,9 @@ use ragar::pretrained::textual_inversion::LearnedToken;
 use ragar::pretrained::{clip, diffusion, llama};
 use ragar::text::TextTokenizer;
 
-use crate::support::{Golden, TestBackend, compare, device, devices, differs, golden_dir};
+use crate::support::{
+    Golden, StopAfter, TestBackend, compare, device, devices, differs, golden_dir,
+};
 
 const TOKENS: usize = 16;
 
@@ -366,20 +368,6 @@ fn a_choice_keeps_one_of_several_drawings() {
         }
         assert_eq!(drawn(&samples[2..], Some(1), 6), second[2..], "alone");
     });
-}
-
-/// Raises an interrupt when a step is reached.
-struct StopAfter<'a>(usize, &'a Interrupt);
-
-impl Progress for StopAfter<'_> {
-    fn begin(&self, _: &str, _: usize) {}
-    fn advance(&self, position: usize, _: &str) {
-        if position == self.0 {
-            self.1.raise();
-        }
-    }
-    fn end(&self) {}
-    fn note(&self, _: &str) {}
 }
 
 fn inversion(steps: usize) -> TextualInversionConfig {

@@ -19,7 +19,7 @@ use ragar::pretraining::{Augmentation, PretrainingError};
 
 use ragar::text::TextTokenizer;
 
-use crate::support::{TestBackend, device, devices};
+use crate::support::{StopAfter, TestBackend, device, devices};
 
 const SIZE: usize = 16;
 const SHAPES: [(&str, &str); 3] = [("dog", "animal"), ("apple", "food"), ("car", "transport")];
@@ -169,20 +169,6 @@ fn a_handful_is_learned_and_survives_the_disk() {
     assert_eq!(before, texts(&opened.network, &opened.tokenizer));
 }
 
-/// Raises the flag after a number of steps.
-struct Stop<'a>(usize, &'a Interrupt);
-
-impl Progress for Stop<'_> {
-    fn begin(&self, _name: &str, _total: usize) {}
-    fn advance(&self, position: usize, _message: &str) {
-        if position >= self.0 {
-            self.1.raise();
-        }
-    }
-    fn end(&self) {}
-    fn note(&self, _text: &str) {}
-}
-
 #[test]
 fn a_resumed_run_equals_an_uninterrupted_one() {
     let config = config(8);
@@ -192,7 +178,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     );
     let expected = train(&config, whole.path(), &Silent, &Interrupt::default());
     let interrupt = Interrupt::default();
-    let stopped = train(&config, parts.path(), &Stop(3, &interrupt), &interrupt);
+    let stopped = train(&config, parts.path(), &StopAfter(3, &interrupt), &interrupt);
     assert!(stopped.report.interrupted && stopped.report.steps == 3);
     let resumed = train(&config, parts.path(), &Silent, &Interrupt::default());
     let all = |trained: &TrainedCaptioner<TestBackend>| {

@@ -510,6 +510,7 @@ mod training {
     use burn::tensor::TensorData;
     use ragar::networks::diffusion::{AutoencoderKl, PerLevel};
     use ragar::networks::recogniser::RecogniserShape;
+    use ragar::optimisation::parameters::NamedTensors;
     use ragar::optimisation::{Decay, Interrupt, Schedule, Silent};
     use ragar::pretraining::diffusion::adversary::{Adversary, Contest};
     use ragar::pretraining::diffusion::{
@@ -522,7 +523,7 @@ mod training {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::support::devices;
+    use crate::support::{StopAfter, devices};
 
     fn trainer(steps: usize) -> TrainerConfig {
         TrainerConfig {
@@ -662,6 +663,17 @@ mod training {
         vae: &AutoencoderKl<TestBackend>,
         config: &DiffusionPretrainingConfig,
     ) -> diffusion::TrainedUNet<TestBackend> {
+        train_unet_until(folder, vae, config, usize::MAX)
+    }
+
+    /// As if interrupted after `stop` steps, each of which `config` logs.
+    fn train_unet_until(
+        folder: &Path,
+        vae: &AutoencoderKl<TestBackend>,
+        config: &DiffusionPretrainingConfig,
+        stop: usize,
+    ) -> diffusion::TrainedUNet<TestBackend> {
+        let interrupt = Interrupt::default();
         let devices = devices();
         let data = prompted();
         // One number a prompt, spread over two tokens.
@@ -686,8 +698,8 @@ mod training {
             folder,
             &devices.train,
             &devices.frozen,
-            &Silent,
-            &Interrupt::default(),
+            &StopAfter(stop, &interrupt),
+            &interrupt,
         )
         .expect("a trained network")
     }
@@ -744,16 +756,26 @@ mod training {
             .network
             .init(&device())
             .expect("an autoencoder");
-        let folders = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
-        let [whole, parts, alone] = folders.each_ref().map(|folder| folder.path());
-        let train = |folder, steps| train_unet(folder, &vae, &against_recognisers(steps)).network;
-        let weights = |network| collect::<TestBackend, _>(&network, Selection::All);
-        let expected = weights(train(whole, 16));
-        train(parts, 14);
-        assert_eq!(weights(train(parts, 16)), expected, "resumed");
-        let untouched = weights(train(alone, 12));
-        assert_eq!(untouched, weights(train(alone, 12)));
-        assert_ne!(untouched, expected);
+        let folders = [(); 4].map(|()| tempfile::tempdir().expect("a folder"));
+        let [whole, parts, alone, start] = folders.each_ref().map(|folder| folder.path());
+        let until = |folder, stop| {
+            let found = train_unet_until(folder, &vae, &against_recognisers(16), stop);
+            collect::<TestBackend, _>(&found.network, Selection::All)
+        };
+        let expected = until(whole, 16);
+        until(parts, 14);
+        assert_eq!(until(parts, 16), expected, "resumed");
+        // The moving average of a number that stays is that number but for its last digits.
+        let (first, last) = (until(start, 1), until(alone, 12));
+        let apart = |other: &NamedTensors| {
+            let values = first.iter().flat_map(|(name, values)| {
+                let other = other[name].iter::<f32>().collect::<Vec<f32>>();
+                values.iter::<f32>().zip(other).collect::<Vec<_>>()
+            });
+            values.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        assert!(apart(&last) < 1e-6, "{}", apart(&last));
+        assert!(apart(&expected) > 1e-3, "{}", apart(&expected));
 
         let text = std::fs::read_to_string(whole.join("metrics.jsonl")).expect("a log");
         let lines: Vec<serde_json::Value> = text
@@ -811,7 +833,7 @@ mod training {
     #[test]
     fn recognisers_that_cannot_be_are_refused() {
         let refused = |change: &dyn Fn(&mut DiffusionPretrainingConfig), key: &str| {
-            let mut config = against_recognisers(1);
+            let mut config = against_recognisers(16);
             change(&mut config);
             let error = config.validate().expect_err("must be refused").to_string();
             assert!(error.contains(key), "{error}");
@@ -821,9 +843,10 @@ mod training {
             &|c| c.adversarial.style_weight = -1.0,
             "adversarial.style_weight",
         );
+        refused(&|c| c.trainer.steps = 12, "adversarial.warmup_steps");
         refused(&|c| c.adversarial.num_real = 0, "adversarial.num_real");
         refused(&|c| c.little_noise.share = 0.5, "little_noise.share");
-        against_recognisers(1).validate().expect("as it is");
+        against_recognisers(16).validate().expect("as it is");
     }
 
     #[test]

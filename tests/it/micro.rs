@@ -24,7 +24,7 @@ use ragar::training::recommender::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::{Golden, TestBackend, compare, device, devices, on_flex};
+use crate::support::{Golden, StopAfter, TestBackend, compare, device, devices, on_flex};
 
 const NUM_USERS: usize = 30;
 const NUM_ITEMS: usize = 40;
@@ -707,20 +707,6 @@ fn training_beats_popularity() {
     assert!(list.iter().all(|item| !known.contains(item)));
 }
 
-/// Raises the interrupt after an epoch.
-struct StopAfter<'a>(&'a Interrupt, usize);
-
-impl Progress for StopAfter<'_> {
-    fn begin(&self, _name: &str, _total: usize) {}
-    fn advance(&self, position: usize, _message: &str) {
-        if position == self.1 {
-            self.0.raise();
-        }
-    }
-    fn end(&self) {}
-    fn note(&self, _text: &str) {}
-}
-
 #[test]
 fn a_resumed_training_equals_an_uninterrupted_one() {
     let training = small_training(5);
@@ -733,7 +719,7 @@ fn a_resumed_training_equals_an_uninterrupted_one() {
         &training,
         Some(&store),
         &interrupt,
-        &StopAfter(&interrupt, 3),
+        &StopAfter(3, &interrupt),
     );
     assert!(matches!(
         stopped.err().unwrap(),

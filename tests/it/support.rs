@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use ragar::optimisation::{Interrupt, Progress};
+
 pub type TestBackend = ragar::app::backend::Backend;
 
 /// The device named by `RAGAR_TEST_DEVICE` (default `flex`), without a graph.
@@ -147,4 +149,18 @@ pub fn compare(
 pub fn differs(expected: &TensorData, actual: &TensorData) -> bool {
     let comparison = std::panic::AssertUnwindSafe(|| compare("", expected, actual, 1e-5, 1e-4));
     std::panic::catch_unwind(comparison).is_err()
+}
+
+/// Raises an interrupt when a step is reached.
+pub struct StopAfter<'a>(pub usize, pub &'a Interrupt);
+
+impl Progress for StopAfter<'_> {
+    fn begin(&self, _name: &str, _total: usize) {}
+    fn advance(&self, position: usize, _message: &str) {
+        if position == self.0 {
+            self.1.raise();
+        }
+    }
+    fn end(&self) {}
+    fn note(&self, _text: &str) {}
 }

@@ -26,7 +26,7 @@ use ragar::training::preference::{
     TrainingError, Validation, ValidationConfig, Validator,
 };
 
-use crate::support::{TestBackend, devices, golden_dir};
+use crate::support::{StopAfter, TestBackend, devices, golden_dir};
 
 const WIDTH: usize = 32;
 
@@ -206,20 +206,6 @@ fn training(steps: usize) -> TrainingConfig {
         save_every: 100,
         ..Default::default()
     }
-}
-
-/// Raises an interrupt when a step is reached.
-struct StopAfter<'a>(usize, &'a Interrupt);
-
-impl Progress for StopAfter<'_> {
-    fn begin(&self, _name: &str, _total: usize) {}
-    fn advance(&self, position: usize, _message: &str) {
-        if position == self.0 {
-            self.1.raise();
-        }
-    }
-    fn end(&self) {}
-    fn note(&self, _text: &str) {}
 }
 
 #[test]

@@ -62,7 +62,10 @@ impl NoiseSchedule {
     }
 
     /// Refuses to look for the noise in a sample that is nothing else, which leaves the clean sample undefined.
-    pub(super) fn check_first_step(&self, timestep: usize) -> Result<(), SchedulerError> {
+    ///
+    /// # Errors
+    /// When that is asked of `timestep`.
+    pub fn check_first_step(&self, timestep: usize) -> Result<(), SchedulerError> {
         let undefined =
             self.prediction_type == PredictionType::Epsilon && self.alpha_cumprod(timestep) == 0.0;
         if undefined {
@@ -117,20 +120,11 @@ impl NoiseSchedule {
         output: Tensor<B, 4>,
         timesteps: &[usize],
     ) -> Tensor<B, 4> {
-        let device = noised.device();
-        let weights = timesteps.iter().map(|&t| {
-            let alpha = self.alphas_cumprod[t];
+        let (of_sample, of_output) = self.columns(timesteps, &noised.device(), |alpha| {
             let (signal, spread) = (alpha.sqrt(), (1.0 - alpha).sqrt());
             self.prediction_type.clean(signal, spread)
         });
-        let (of_sample, of_output): (Vec<f32>, Vec<f32>) = weights
-            .map(|[sample, output]| (sample as f32, output as f32))
-            .unzip();
-        let column = |values: Vec<f32>| {
-            let shape = [values.len(), 1, 1, 1];
-            Tensor::<B, 4>::from_data(TensorData::new(values, shape), &device)
-        };
-        noised * column(of_sample) + output * column(of_output)
+        noised * of_sample + output * of_output
     }
 
     /// Weight of the squared error at `timestep` (Hang et al., 2023): the error of the implied clean sample counts
@@ -149,14 +143,26 @@ impl NoiseSchedule {
         timesteps: &[usize],
         device: &Device<B>,
     ) -> (Tensor<B, 4>, Tensor<B, 4>) {
-        let column = |value: fn(f64) -> f64| {
-            let values = timesteps
-                .iter()
-                .map(|&t| value(self.alphas_cumprod[t]) as f32)
-                .collect::<Vec<f32>>();
-            Tensor::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), device)
+        self.columns(timesteps, device, |alpha| {
+            [alpha.sqrt(), (1.0 - alpha).sqrt()]
+        })
+    }
+
+    /// Two weights of each row, from its ᾱ, `[rows, 1, 1, 1]` each.
+    fn columns<B: Backend>(
+        &self,
+        timesteps: &[usize],
+        device: &Device<B>,
+        weights: impl Fn(f64) -> [f64; 2],
+    ) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let pairs = timesteps.iter().map(|&t| weights(self.alphas_cumprod[t]));
+        let (first, second): (Vec<f32>, Vec<f32>) =
+            pairs.map(|[a, b]| (a as f32, b as f32)).unzip();
+        let column = |values: Vec<f32>| {
+            let shape = [values.len(), 1, 1, 1];
+            Tensor::from_data(TensorData::new(values, shape), device)
         };
-        (column(f64::sqrt), column(|alpha| (1.0 - alpha).sqrt()))
+        (column(first), column(second))
     }
 }
 
