@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::error::PretrainingError;
 use super::initial::seeded;
+use super::learner::Learner;
 use super::pixels::{Augmentation, ImageSet};
 use super::trainer::{Evaluation, Trainer, TrainerConfig, num_parameters};
 use crate::generation::generator::GenerateOptions;
@@ -382,8 +383,21 @@ pub fn run<B: AutodiffBackend>(
         "seed": config.seed,
         "images": training.images.len(),
     });
-    let trainer = Trainer::<B, _>::open(
+    let network_learns = Learner {
+        prefix: "network.",
+        optimizer: &config.trainer.optimizer,
+        schedule: &config.trainer.schedule,
+        first_step: adversary.steps_alone(),
+    };
+    let recognisers_learn = Learner {
+        prefix: "recognisers.",
+        optimizer: &config.adversarial.optimizer,
+        schedule: &config.adversarial.schedule,
+        first_step: 0,
+    };
+    let trainer = Trainer::<B, _>::open_with(
         &config.trainer,
+        &[network_learns, recognisers_learn],
         &identity,
         contest,
         folder,

@@ -8,6 +8,7 @@ pub mod error;
 pub mod extra;
 pub mod initial;
 pub mod language;
+pub mod learner;
 pub mod pixels;
 pub mod recogniser;
 pub mod trainer;

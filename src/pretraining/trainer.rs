@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::error::PretrainingError;
+use super::learner::{Learner, Learners};
 use crate::optimisation::parameters::{Selection, collect, restore};
 use crate::optimisation::{
-    AdamW, AdamWConfig, Checkpoint, CheckpointStore, Interrupt, MetricsLog, ParameterAverage,
-    Progress, Schedule,
+    AdamWConfig, Checkpoint, CheckpointStore, Interrupt, MetricsLog, ParameterAverage, Progress,
+    Schedule,
 };
 
 /// How long and how fast a network is trained, and how often it reports.
@@ -104,7 +105,7 @@ pub struct Trainer<'a, B: AutodiffBackend, M: AutodiffModule<B>> {
     config: &'a TrainerConfig,
     progress: &'a dyn Progress,
     module: Option<M>,
-    optimizer: AdamW<B>,
+    learners: Learners<'a, B>,
     average: ParameterAverage<B::InnerBackend>,
     store: CheckpointStore,
     log: MetricsLog,
@@ -116,7 +117,7 @@ pub struct Trainer<'a, B: AutodiffBackend, M: AutodiffModule<B>> {
 
 impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
     /// Starts with `module`, or goes on from the newest whole checkpoint in `folder`. `identity` is whatever must not
-    /// change between the two (network, data, seed; not the number of steps).
+    /// change between the two (network, data, seed; not the number of steps). All of the module learns as `config` says.
     ///
     /// # Errors
     /// When the checkpoint belongs to another `identity` or does not fit, or the log cannot be opened.
@@ -128,9 +129,31 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
         frozen: &Device<B>,
         progress: &'a dyn Progress,
     ) -> Result<Self, PretrainingError> {
+        let all = Learner {
+            prefix: "",
+            optimizer: &config.optimizer,
+            schedule: &config.schedule,
+            first_step: 0,
+        };
+        Self::open_with(config, &[all], identity, module, folder, frozen, progress)
+    }
+
+    /// As [`Trainer::open`], with parts of the module that learn each in its own way.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::open`].
+    pub fn open_with(
+        config: &'a TrainerConfig,
+        learners: &[Learner<'a>],
+        identity: &impl Serialize,
+        module: M,
+        folder: &Path,
+        frozen: &Device<B>,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, PretrainingError> {
         config.validate()?;
         let store = CheckpointStore::new(&folder.join("checkpoints"), identity, 2);
-        let mut optimizer = AdamW::new(config.optimizer.clone());
+        let mut learners = Learners::new(learners);
         let mut average = ParameterAverage::new(config.average_decay);
         let mut skipped = Vec::new();
         let found = store.latest(&mut skipped)?;
@@ -142,7 +165,7 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
             Some(checkpoint) => {
                 let module = restore(module, &checkpoint.group("parameters"), Selection::All)?;
                 let step = checkpoint.step;
-                optimizer.restore(&module, &checkpoint.group("optimizer"), step, frozen)?;
+                learners.restore(&module, &checkpoint.group("optimizer"), step, frozen)?;
                 let averages = checkpoint.group("average");
                 average.restore(&module.valid(), &averages, step, frozen)?;
                 progress.note(&format!("going on from step {step}"));
@@ -156,7 +179,7 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
                 config,
                 progress,
                 module: Some(module),
-                optimizer,
+                learners,
                 average,
                 store,
                 log,
@@ -223,9 +246,11 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
         loss: Tensor<B, 1>,
         parts: &[(&str, Tensor<B, 1>)],
     ) -> Result<(), PretrainingError> {
-        let rate = self.config.schedule.rate(self.step, self.config.steps);
         let module = self.module.take().expect("absent only within `update`");
-        let (module, norm) = self.optimizer.step(module, loss.backward(), rate);
+        let gradients = loss.backward();
+        let (module, first) = self
+            .learners
+            .step(module, gradients, self.step, self.config.steps);
         self.average.update(&module.valid());
         self.module = Some(module);
         self.step += 1;
@@ -245,8 +270,10 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
             for (name, part) in parts {
                 line.insert((*name).to_string(), json!(scalar(part.clone().inner())));
             }
-            line.insert("gradient_norm".into(), json!(scalar(norm)));
-            line.insert("learning_rate".into(), json!(rate));
+            if let Some((norm, rate)) = first {
+                line.insert("gradient_norm".into(), json!(scalar(norm)));
+                line.insert("learning_rate".into(), json!(rate));
+            }
             line.insert("seconds_per_step".into(), json!(seconds));
             self.write(&line)?;
             self.progress.advance(
@@ -279,7 +306,7 @@ impl<'a, B: AutodiffBackend, M: AutodiffModule<B>> Trainer<'a, B, M> {
         let valid = module.valid();
         let tensors = [
             ("parameters", collect(&valid, Selection::All)),
-            ("optimizer", self.optimizer.state(module)),
+            ("optimizer", self.learners.state(module)),
             ("average", self.average.state(&valid)),
         ];
         self.store.save(&Checkpoint {

@@ -831,6 +831,40 @@ mod training {
     }
 
     #[test]
+    fn network_and_recognisers_learn_each_at_its_own_rate() {
+        let vae = vae_config(1)
+            .network
+            .init(&device())
+            .expect("an autoencoder");
+        let mut config = against_recognisers(13);
+        config.trainer.average_decay = 0.0;
+        config.trainer.schedule.learning_rate = 1e-3;
+        config.adversarial.schedule.learning_rate = 1e-5;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut until = |stop| {
+            let found = train_unet_until(folder.path(), &vae, &config, stop);
+            let values = collect::<TestBackend, _>(&found.network, Selection::All);
+            let values = values.values().flat_map(|tensor| tensor.iter::<f32>());
+            values.collect::<Vec<f32>>()
+        };
+        let (before, after) = (until(12), until(13));
+        // Behind twelve steps of the recognisers alone it is still the network's first, by which Adam moves a weight by the rate itself and no further.
+        let moved = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
+        let furthest = moved.fold(0.0, f32::max);
+        assert!((0.95e-3..1.01e-3).contains(&furthest), "{furthest}");
+        let text = std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("a log");
+        let rates: Vec<f64> = text
+            .lines()
+            .filter_map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).expect("json");
+                line["learning_rate"].as_f64()
+            })
+            .collect();
+        assert_eq!(rates[..12], [1e-5; 12]);
+        assert_eq!(rates[12..], [1e-3]);
+    }
+
+    #[test]
     fn recognisers_that_cannot_be_are_refused() {
         let refused = |change: &dyn Fn(&mut DiffusionPretrainingConfig), key: &str| {
             let mut config = against_recognisers(16);

@@ -20,6 +20,7 @@ use super::super::recogniser::smoothed;
 use super::PromptedImages;
 use crate::networks::diffusion::UNet2DConditionModel;
 use crate::networks::recogniser::{Recogniser, RecogniserShape};
+use crate::optimisation::{AdamWConfig, Decay, Schedule};
 
 /// Part of an answer that is spread over all names.
 const SMOOTHING: f64 = 0.05;
@@ -40,8 +41,12 @@ pub struct AdversarialConfig {
     pub timestep_power: f64,
     /// Real latents a step that recognisers learn from.
     pub num_real: usize,
-    /// First steps in which recognisers alone learn, from real latents alone.
+    /// First steps in which recognisers alone learn, from real latents alone; the network's schedule begins behind them.
     pub warmup_steps: usize,
+    /// The recognisers' learning rate over the steps: the network may learn no faster than they follow.
+    pub schedule: Schedule,
+    /// Their optimiser.
+    pub optimizer: AdamWConfig,
     /// The recogniser of styles.
     pub style: RecogniserShape,
     /// The recogniser of glyphs.
@@ -64,6 +69,17 @@ impl Default for AdversarialConfig {
             timestep_power: 0.5,
             num_real: 64,
             warmup_steps: 600,
+            schedule: Schedule {
+                learning_rate: 7e-4,
+                decay: Decay::Constant,
+                ..Schedule::default()
+            },
+            // No momentum: what they have to tell apart changes with every step of the network.
+            optimizer: AdamWConfig {
+                beta_1: 0.0,
+                beta_2: 0.99,
+                ..AdamWConfig::default()
+            },
             style: shape(&[96]),
             glyph: shape(&[96, 192]),
         }
@@ -194,9 +210,17 @@ impl Adversary {
         self.names.iter().map(new).collect()
     }
 
+    /// First steps in which recognisers alone learn.
+    pub fn steps_alone(&self) -> usize {
+        match self.names.is_empty() {
+            true => 0,
+            false => self.warmup_steps,
+        }
+    }
+
     /// Do recognisers alone learn in this step?
     pub fn alone(&self, step: usize) -> bool {
-        !self.names.is_empty() && step < self.warmup_steps
+        step < self.steps_alone()
     }
 
     /// What the recognisers learn in a step, `[1]`: to name the `real` latents of `images` and, where the network `made` some, to tell them by the last name.
