@@ -4,6 +4,7 @@
     python assets/models/tiny/diffusion/measure.py            # 122 held-out pairs
     python assets/models/tiny/diffusion/measure.py training   # as many training pairs
     python assets/models/tiny/diffusion/measure.py --guidance 7.5 --stronger 0.5
+    python assets/models/tiny/diffusion/measure.py --exchange rest    # where the style is read: from its own words, or from what follows
     python assets/models/tiny/diffusion/measure.py training --guidance 1.5 --last 4   # only the last steps, from the real picture
 """
 
@@ -66,6 +67,7 @@ def main():
     options.add_argument("--guidance", type=float, default=3.0)
     options.add_argument("--rescale", type=float, default=0.0, help="how much of the guided prediction gets the conditional one's deviation back; not with --last")
     options.add_argument("--stronger", type=float, default=0.0, help="so much further from the mean of the five styles' captions")
+    options.add_argument("--exchange", choices=["end", "rest"], help="read the states behind the caption's words (end), or behind its style's words (rest), in the next style's caption")
     options.add_argument("--last", type=int, default=20, help="how many of the 20 steps are drawn; before them stands the real picture under noise")
     options = options.parse_args()
     side = options.side
@@ -126,9 +128,24 @@ def main():
         ids = words(prompts, padding="max_length", max_length=32, truncation=True, return_tensors="pt").input_ids
         return pipe.text_encoder(ids)[0]
 
+    def next_style(row):
+        return styles[(styles.index(row["style"]) + 1) % len(styles)]
+
+    def exchanged(row):
+        """The states of a caption to the end of some of its words, then those that follow the same words in another style's."""
+        beginnings, both = [], [caption(row, style) for style in (row["style"], next_style(row))]
+        for text, style in zip(both, (row["style"], next_style(row))):
+            known = text if options.exchange == "end" else f"a {STYLES[style]}"
+            beginnings.append(len(words(known).input_ids) - 1)
+        own, other = states(both)
+        kept = torch.cat([own[: beginnings[0]], other[beginnings[1] :]])[:32]
+        return torch.cat([kept, kept[-1:].expand(32 - len(kept), -1)])
+
     chosen = options.seeds * chosen
     for part in batches(chosen, 32):
         own = states([caption(row, row["style"]) for row in part])
+        if options.exchange:
+            own = torch.stack([exchanged(row) for row in part])
         if options.stronger:
             mean = torch.stack([states([caption(row, style) for row in part]) for style in styles]).mean(0)
             own = own + options.stronger * (own - mean)
@@ -144,6 +161,9 @@ def main():
         else:
             drawn += pipe(**conditions, guidance_rescale=options.rescale, num_inference_steps=20, height=64, width=64, generator=seeds).images
     report("drawn", drawn)
+    if options.exchange:
+        other = [found == next_style(row) for found, row in zip(recognisers["style"](pixels_of(drawn)), chosen)]
+        print(f"  named in the next style: {100 * sum(other) / len(other):.1f} %")
 
 
 if __name__ == "__main__":
