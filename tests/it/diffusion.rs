@@ -841,7 +841,7 @@ mod training {
         config.trainer.schedule.learning_rate = 1e-3;
         config.adversarial.schedule.learning_rate = 1e-5;
         let folder = tempfile::tempdir().expect("a folder");
-        let mut until = |stop| {
+        let until = |stop| {
             let found = train_unet_until(folder.path(), &vae, &config, stop);
             let values = collect::<TestBackend, _>(&found.network, Selection::All);
             let values = values.values().flat_map(|tensor| tensor.iter::<f32>());
