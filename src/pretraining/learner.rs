@@ -16,7 +16,7 @@ pub struct Learner<'a> {
     pub optimizer: &'a AdamWConfig,
     /// Its learning rate from `first_step` on.
     pub schedule: &'a Schedule,
-    /// The step in which it begins to learn; before, its parameters must have no gradient.
+    /// The step in which it begins to learn; gradients before it are not used.
     pub first_step: usize,
 }
 
