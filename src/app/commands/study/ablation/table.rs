@@ -104,7 +104,7 @@ pub(super) fn write(
         batch_size: config.training.batch_size,
         rows,
     };
-    let text = table(&study);
+    let text = table(&study) + &table_of_seeds(&study);
     let panel = |score: &str| {
         let rows = study.rows.iter();
         let rows = rows.filter_map(|row| Some((row.variant.clone(), *row.scores.get(score)?)));
@@ -120,22 +120,50 @@ pub(super) fn write(
     session.output.result(text, &study)
 }
 
+impl Ablation {
+    /// The scores that there are.
+    fn shown(&self) -> Vec<&'static str> {
+        let known = |score: &&str| self.rows[0].scores.contains_key(*score);
+        SCORES.into_iter().filter(known).collect()
+    }
+}
+
+fn heading(shown: &[&str]) -> String {
+    let columns = shown.len();
+    format!(
+        "| variant | {} |\n|---|{}\n",
+        shown.join(" | "),
+        "---|".repeat(columns)
+    )
+}
+
+/// How far trainings of one variant lie apart; nothing where there is one of each.
+fn table_of_seeds(study: &Ablation) -> String {
+    if study.seeds < 2 {
+        return String::new();
+    }
+    let shown = study.shown();
+    let mut text = format!("\nThe mean of each seed:\n\n{}", heading(&shown));
+    for row in &study.rows {
+        let _ = write!(text, "| {} |", row.variant);
+        for score in &shown {
+            let seeds = row.of_seeds[*score].iter();
+            let seeds: Vec<String> = seeds.map(|mean| format!("{mean:.4}")).collect();
+            let _ = write!(text, " {} |", seeds.join(", "));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 fn table(study: &Ablation) -> String {
     let mut text = format!(
         "{} test users, {} seeds, {} steps of {} users. In brackets the difference to the method as configured, user by \
-         user, with its 95 % interval; bold where it excludes zero.\n\n| variant |",
+         user, with its 95 % interval; bold where it excludes zero.\n\n",
         study.users, study.seeds, study.steps, study.batch_size
     );
-    let shown: Vec<&str> = SCORES
-        .into_iter()
-        .filter(|score| study.rows[0].scores.contains_key(*score))
-        .collect();
-    for score in &shown {
-        let _ = write!(text, " {score} |");
-    }
-    text += "\n|---|";
-    text += &"---|".repeat(shown.len());
-    text.push('\n');
+    let shown = study.shown();
+    text += &heading(&shown);
     for row in &study.rows {
         let _ = write!(text, "| {} |", row.variant);
         for score in &shown {
@@ -158,4 +186,40 @@ fn table(study: &Ablation) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_seed_is_shown_where_there_are_several() {
+        let of = |variant: &str, seeds: &[f64]| {
+            let mean = bootstrap(seeds, &Default::default());
+            let scores = BTreeMap::from([("style@1".to_string(), mean)]);
+            Row {
+                group: String::new(),
+                variant: variant.into(),
+                differences: scores.clone(),
+                scores,
+                of_seeds: BTreeMap::from([("style@1".to_string(), seeds.to_vec())]),
+            }
+        };
+        let mut study = Ablation {
+            users: 2,
+            seeds: 2,
+            steps: 5,
+            batch_size: 3,
+            rows: vec![of(FULL, &[0.25, 0.5]), of("n = 1", &[0.5, 0.125])],
+        };
+        let expected = "\nThe mean of each seed:\n\n\
+            | variant | style@1 |\n\
+            |---|---|\n\
+            | as configured | 0.2500, 0.5000 |\n\
+            | n = 1 | 0.5000, 0.1250 |\n";
+        assert_eq!(table_of_seeds(&study), expected);
+        assert!(table(&study).contains("| variant | style@1 |\n|---|---|\n"));
+        study.seeds = 1;
+        assert_eq!(table_of_seeds(&study), "");
+    }
 }
