@@ -4,6 +4,8 @@ use image::RgbImage;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use super::error::PretrainingError;
+
 /// What may happen to a training picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +38,49 @@ impl Default for Augmentation {
 }
 
 impl Augmentation {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// When a number changes no picture; the message names the key.
+    pub fn validate(&self) -> Result<(), PretrainingError> {
+        let setting = |key, found: String, expected| {
+            Err(PretrainingError::Setting {
+                key,
+                found,
+                expected,
+            })
+        };
+        let chances = [
+            ("augmentation.flip", self.flip),
+            ("augmentation.erase", self.erase),
+        ];
+        for (key, chance) in chances {
+            if !(0.0..=1.0).contains(&chance) {
+                return setting(key, chance.to_string(), "between 0 and 1");
+            }
+        }
+        let amounts = [
+            ("augmentation.shift", self.shift),
+            ("augmentation.rotation", self.rotation),
+            ("augmentation.colour", self.colour),
+        ];
+        for (key, amount) in amounts {
+            if !(amount.is_finite() && amount >= 0.0) {
+                return setting(key, amount.to_string(), "a number of at least 0");
+            }
+        }
+        let [smallest, largest] = self.scale;
+        if !(smallest > 0.0 && largest >= smallest && largest.is_finite()) {
+            let found = format!("[{smallest}, {largest}]");
+            return setting(
+                "augmentation.scale",
+                found,
+                "two numbers above 0, the smaller first",
+            );
+        }
+        Ok(())
+    }
+
     /// A changed copy of `image` as channels, rows, columns in [−1, 1]. What comes in from outside is white.
     pub(super) fn apply<R: Rng>(&self, image: &RgbImage, rng: &mut R) -> Vec<f32> {
         let (width, height) = (image.width() as usize, image.height() as usize);
@@ -124,6 +169,31 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn what_changes_no_picture_is_refused_by_name() {
+        let refused = |change: fn(&mut Augmentation)| {
+            let mut augmentation = Augmentation::default();
+            change(&mut augmentation);
+            augmentation.validate().map_err(|error| error.to_string())
+        };
+        assert_eq!(refused(|_| ()), Ok(()));
+        for (change, key) in [
+            ((|a| a.flip = 1.5) as fn(&mut Augmentation), "flip"),
+            (|a| a.erase = -0.1, "erase"),
+            (|a| a.shift = f64::NAN, "shift"),
+            (|a| a.rotation = -1.0, "rotation"),
+            (|a| a.colour = f64::INFINITY, "colour"),
+            (|a| a.scale = [0.0, 1.0], "scale"),
+            (|a| a.scale = [1.2, 0.8], "scale"),
+        ] {
+            let message = refused(change).expect_err(key);
+            assert!(
+                message.starts_with(&format!("`augmentation.{key}`")),
+                "{message}"
+            );
+        }
+    }
 
     #[test]
     fn what_is_only_moved_keeps_its_pixels() {

@@ -35,6 +35,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use super::augmentation::Augmentation;
+use super::error::PretrainingError;
 use super::extra::ExtraPictures;
 use crate::data::stickers::{Sticker, Style, caption, caption_variant};
 use crate::networks::clip::{
@@ -66,6 +67,9 @@ pub enum ClipPretrainingError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Pictures cannot be changed as asked.
+    #[error("pretrain.clip: {0}")]
+    Augmentation(#[from] PretrainingError),
     /// The tokeniser cannot be trained.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -256,6 +260,7 @@ impl ClipPretrainingConfig {
         if !(self.kept_patches > 0.0 && self.kept_patches <= 1.0) {
             return fail("kept_patches", "must lie in (0, 1]");
         }
+        self.augmentation.validate()?;
         if !(0.0..=1.0).contains(&self.decoded_share) {
             return fail("decoded_share", "must lie in [0, 1]");
         }

@@ -177,6 +177,7 @@ impl DiffusionPretrainingConfig {
             let expected = "a time step of the schedule above 0";
             return fail("little_noise.below", little.below.to_string(), expected);
         }
+        self.augmentation.validate()?;
         self.adversarial.validate()?;
         if self.adversarial.share > 0.0 && little.share > 0.0 {
             let expected = "0 where adversarial.share is above 0";

@@ -185,6 +185,29 @@ impl Default for Augmentation {
 }
 
 impl Augmentation {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// When a number changes no picture; the message names the key.
+    pub fn validate(&self) -> Result<(), PretrainingError> {
+        let [smallest, largest] = self.scale;
+        if !(smallest > 0.0 && largest >= smallest && largest.is_finite()) {
+            return Err(PretrainingError::Setting {
+                key: "augmentation.scale",
+                found: format!("[{smallest}, {largest}]"),
+                expected: "two numbers above 0, the smaller first",
+            });
+        }
+        if !(0.0..=1.0).contains(&self.unscaled) {
+            return Err(PretrainingError::Setting {
+                key: "augmentation.unscaled",
+                found: self.unscaled.to_string(),
+                expected: "between 0 and 1",
+            });
+        }
+        Ok(())
+    }
+
     fn draw(&self, random: &mut impl Rng) -> Placement {
         let mirrored = self.mirror && random.random_bool(0.5);
         let reach = self.shift as i32;

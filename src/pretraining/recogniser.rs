@@ -123,6 +123,7 @@ impl RecogniserPretrainingConfig {
     /// # Errors
     /// When a number makes no run; the message names the key.
     pub fn validate(&self) -> Result<(), PretrainingError> {
+        self.augmentation.validate()?;
         for (key, share) in [
             ("decoded_share", self.decoded_share),
             ("label_smoothing", self.label_smoothing),
