@@ -2,17 +2,18 @@
 //!
 //! Published BLIP-2 trains in two stages with frozen parts on either side of the Q-Former. With two million parameters
 //! and a thousand stickers one stage does: everything is trained on the canonical caption, by the cross-entropy of its
-//! words. The vision tower may start from a trained CLIP's, which has seen the same training pairs and no other.
+//! words. The vision tower may start from a trained CLIP's.
+//!
+//! A held-out pair's glyph is seen in every style but this one, so whole captions teach that the two exclude each other. Glyph and style
+//! are therefore learned apart (`lessons`): a label after the words of a random style, a style from pieces of pictures as well, by which
+//! no glyph is known. Linear heads, used in training alone, ask the vision tower and the queries for both (`heads`).
 
 use std::path::Path;
 
-use burn::module::AutodiffModule;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use image::RgbImage;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -21,7 +22,6 @@ use super::error::PretrainingError;
 use super::extra::ExtraPictures;
 use super::initial::seeded;
 use super::trainer::{Evaluation, Trainer, TrainerConfig, num_parameters};
-use super::vae::draw;
 use crate::data::stickers::{Sticker, caption};
 use crate::networks::blip2::{
     Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig,
@@ -33,8 +33,13 @@ use crate::optimisation::{AdamWConfig, Decay, Interrupt, Progress, Schedule};
 use crate::text::{BytePairKind, SpecialTokens, TextTokenizer};
 
 pub mod card;
+mod heads;
 pub mod initial_weights;
+mod lessons;
 pub mod score;
+
+use heads::Student;
+use lessons::{Curriculum, Lesson};
 
 pub use card::model_card;
 pub use score::{CaptionScore, Judge};
@@ -48,12 +53,20 @@ pub const IMAGE_TOKEN: &str = "<image>";
 pub struct CaptionerPretrainingConfig {
     /// Steps, rates, intervals.
     pub trainer: TrainerConfig,
-    /// What is done to training pictures.
+    /// What is done to the pictures from which labels are learned.
     pub augmentation: Augmentation,
     /// Images a step.
     pub batch_size: usize,
-    /// Part of them that shows further glyphs, if there are any.
+    /// Part of them from which styles are learned; labels are learned from the others.
+    pub style_share: f64,
+    /// How often a picture of style is whole; the others are put together of four pieces of different pictures.
+    pub whole_share: f64,
+    /// How often a picture of style, or a piece of one, shows a further glyph, if there are any.
     pub extra_share: f64,
+    /// Weight of the heads' cross-entropies beside the words'.
+    pub head_weight: f64,
+    /// Part of each head's answer that is spread over all answers.
+    pub label_smoothing: f64,
     /// Width of all three parts.
     pub width: usize,
     /// Layers of the vision tower; those of the CLIP it starts from, if any.
@@ -66,9 +79,6 @@ pub struct CaptionerPretrainingConfig {
     pub num_text_layers: usize,
     /// Largest vocabulary.
     pub vocab_size: usize,
-    /// First steps in which a vision tower taken over from CLIP stays as it is, so that what it knows outlives the noise
-    /// of an untrained decoder's gradients.
-    pub frozen_tower_steps: usize,
     /// Seed of weights, order and augmentation.
     pub seed: u64,
 }
@@ -77,7 +87,7 @@ impl Default for CaptionerPretrainingConfig {
     fn default() -> Self {
         Self {
             trainer: TrainerConfig {
-                steps: 1200,
+                steps: 2400,
                 schedule: Schedule {
                     learning_rate: 1e-3,
                     warmup_steps: 100,
@@ -92,22 +102,74 @@ impl Default for CaptionerPretrainingConfig {
                 average_decay: 0.99,
                 ..TrainerConfig::default()
             },
-            // A style is known by its exact colours: tinting the pictures hides it.
+            // As strong as for the recogniser of glyphs.
             augmentation: Augmentation {
-                colour: 0.0,
-                ..Augmentation::default()
+                flip: 0.5,
+                shift: 0.08,
+                scale: [0.75, 1.2],
+                rotation: 14.0,
+                colour: 0.2,
+                erase: 0.4,
             },
-            batch_size: 48,
+            batch_size: 64,
+            style_share: 0.5,
+            whole_share: 0.5,
             extra_share: 0.5,
+            head_weight: 0.5,
+            label_smoothing: 0.1,
             width: 128,
             num_vision_layers: 4,
             num_qformer_layers: 2,
             num_queries: 8,
             num_text_layers: 3,
             vocab_size: 1024,
-            frozen_tower_steps: 150,
             seed: 1,
         }
+    }
+}
+
+impl CaptionerPretrainingConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// When a number makes no run; the message names the key.
+    pub fn validate(&self) -> Result<(), PretrainingError> {
+        self.augmentation.validate()?;
+        if self.batch_size < 2 {
+            return Err(PretrainingError::Setting {
+                key: "batch_size",
+                found: self.batch_size.to_string(),
+                expected: "at least 2, a picture for labels and one for styles",
+            });
+        }
+        for (key, share) in [
+            ("style_share", self.style_share),
+            ("whole_share", self.whole_share),
+            ("extra_share", self.extra_share),
+            ("label_smoothing", self.label_smoothing),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(PretrainingError::Setting {
+                    key,
+                    found: share.to_string(),
+                    expected: "between 0 and 1",
+                });
+            }
+        }
+        if self.shares().contains(&0) {
+            return Err(PretrainingError::Setting {
+                key: "style_share",
+                found: self.style_share.to_string(),
+                expected: "a part of batch_size that leaves a picture for styles and one for labels",
+            });
+        }
+        Ok(())
+    }
+
+    /// Pictures of a step from which labels, and from which styles are learned.
+    fn shares(&self) -> [usize; 2] {
+        let styles = (self.style_share * self.batch_size as f64).round() as usize;
+        [self.batch_size.saturating_sub(styles), styles]
     }
 }
 
@@ -168,6 +230,7 @@ pub fn run<B: AutodiffBackend>(
     progress: &dyn Progress,
     interrupt: &Interrupt,
 ) -> Result<TrainedCaptioner<B::InnerBackend>, PretrainingError> {
+    config.validate()?;
     let side = check(config, &data)?;
     let (held_out, training): (Vec<usize>, Vec<usize>) =
         (0..data.stickers.len()).partition(|&index| data.stickers[index].held_out);
@@ -175,25 +238,21 @@ pub fn run<B: AutodiffBackend>(
         training.iter().map(|&index| &data.stickers[index]),
         config.vocab_size,
     )?;
-    let lesson = |sticker: &'_ Sticker, image| Lesson {
-        row: token_row(&tokenizer, sticker),
-        image,
-    };
-    let own: Vec<Lesson<'_>> = training
+    let curriculum = Curriculum::new(
+        data.stickers,
+        data.images,
+        &training,
+        data.extra,
+        &tokenizer,
+    );
+    let styles = lessons::styles(data.stickers, &training);
+    let longest = data
+        .stickers
         .iter()
-        .map(|&place| lesson(&data.stickers[place], &data.images[place]))
-        .collect();
-    let extra: Vec<Lesson<'_>> = data.extra.map_or_else(Vec::new, |extra| {
-        let places = extra.usable(data.stickers).into_iter();
-        places
-            .map(|place| lesson(&extra.stickers[place], &extra.images[place]))
-            .collect()
-    });
-    let held = held_out
-        .iter()
-        .map(|&place| token_row(&tokenizer, &data.stickers[place]).len());
-    let lessons = own.iter().chain(&extra).map(|lesson| lesson.row.len());
-    let longest = lessons.chain(held).max().unwrap_or(0);
+        .flat_map(|sticker| styles.iter().map(move |style| (sticker, *style)))
+        .map(|(sticker, style)| lessons::tokens(&tokenizer, sticker, style).len())
+        .max()
+        .unwrap_or(0);
     let preprocessing = ClipPreprocessing::symmetric(side);
     let vision = data.tower.map(|(vision, _)| vision);
     let network_config = network_config(config, &tokenizer, vision, side as usize, longest)?;
@@ -208,11 +267,17 @@ pub fn run<B: AutodiffBackend>(
         let pixels = preprocessing.to_pixels::<B::InnerBackend>(&shown, frozen);
         initial_weights::start_from_clip(&mut network.vision_model, tower, pixels, device);
     }
+    let widths = [
+        network_config.vision_config.hidden_size,
+        network_config.text_config.hidden_size(),
+    ];
+    let answers = curriculum.num_answers();
+    let network = Student::new(network, widths, answers, config.seed, device);
     let identity = json!({
         "network": network_config,
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "images": [own.len(), extra.len()],
+        "images": [training.len(), curriculum.num_extra()],
     });
     let trainer = Trainer::<B, _>::open(
         &config.trainer,
@@ -235,34 +300,36 @@ pub fn run<B: AutodiffBackend>(
         };
         judge.score(data.stickers, data.images, indices, frozen)
     };
-    let lesson = |network: &Blip2ForConditionalGeneration<B>, step: usize| {
-        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        random.set_stream(step as u64 + 1);
-        let batch = draw_lessons(config, &own, &extra, step);
-        let pixels: Vec<f32> = batch
+    let lesson = |student: &Student<B>, step: usize| {
+        let lessons = curriculum.draw(config, step);
+        let pixels: Vec<f32> = lessons
             .iter()
-            .flat_map(|lesson| config.augmentation.apply(lesson.image, &mut random))
+            .flat_map(|lesson| lesson.pixels.iter().copied())
             .collect();
-        let shape = [batch.len(), 3, side as usize, side as usize];
+        let shape = [lessons.len(), 3, side as usize, side as usize];
         let pixels = Tensor::from_data(TensorData::new(pixels, shape), device);
-        let rows: Vec<&[u32]> = batch.iter().map(|lesson| lesson.row.as_slice()).collect();
-        let frozen_tower = data.tower.is_some() && step < config.frozen_tower_steps;
-        Ok((loss(network, pixels, &rows, frozen_tower)?, Vec::new()))
+        let network = &student.captioner;
+        let patches = network.vision_model.forward(pixels);
+        let queries = network.ask(patches.clone()).language_projection;
+        let words = word_loss(network, queries.clone(), &lessons)?;
+        let heads = student.loss(patches, queries, &lessons, config.label_smoothing);
+        let loss = words.clone() + heads.clone().mul_scalar(config.head_weight);
+        Ok((loss, vec![("words", words), ("heads", heads)]))
     };
-    let report_held_out = |averaged: &Blip2ForConditionalGeneration<B::InnerBackend>, _: usize| {
-        let score = evaluate(averaged, &held_out)?;
+    let report_held_out = |averaged: &Student<B::InnerBackend>, _: usize| {
+        let score = evaluate(&averaged.captioner, &held_out)?;
         Ok(Evaluation {
             metrics: json!({ "held_out": score }),
             words: format!("held-out pairs: {score}"),
         })
     };
     let outcome = trainer.run("captioner", interrupt, lesson, report_held_out)?;
-    let network = outcome.network;
+    let network = outcome.network.captioner;
     let report = CaptionerReport {
         steps: outcome.steps,
         parameters: num_parameters(&network),
         started_from_clip: data.tower.is_some(),
-        num_extra_pictures: extra.len(),
+        num_extra_pictures: curriculum.num_extra(),
         held_out: evaluate(&network, &held_out)?,
         training: evaluate(&network, &training)?,
         interrupted: outcome.interrupted,
@@ -274,35 +341,6 @@ pub fn run<B: AutodiffBackend>(
         preprocessing,
         report,
     })
-}
-
-/// A picture and its caption in tokens.
-struct Lesson<'a> {
-    row: Vec<u32>,
-    image: &'a RgbImage,
-}
-
-/// The lessons of step `step`: `extra_share` of them of further glyphs.
-fn draw_lessons<'l, 'a>(
-    config: &CaptionerPretrainingConfig,
-    own: &'l [Lesson<'a>],
-    extra: &'l [Lesson<'a>],
-    step: usize,
-) -> Vec<&'l Lesson<'a>> {
-    let num_extra = match extra.is_empty() {
-        true => 0,
-        false => (config.extra_share * config.batch_size as f64).round() as usize,
-    };
-    let chosen = |lessons: &'l [Lesson<'a>], count, seed| {
-        let places = match count {
-            0 => Vec::new(),
-            count => draw(lessons.len(), count, step, seed),
-        };
-        places.into_iter().map(move |place| &lessons[place])
-    };
-    chosen(own, config.batch_size - num_extra, config.seed)
-        .chain(chosen(extra, num_extra, config.seed + 1))
-        .collect()
 }
 
 /// The side of the pictures.
@@ -330,13 +368,6 @@ fn check<B: Backend>(
             )));
         }
     }
-    if !(0.0..=1.0).contains(&config.extra_share) {
-        return Err(PretrainingError::Setting {
-            key: "extra_share",
-            found: config.extra_share.to_string(),
-            expected: "between 0 and 1",
-        });
-    }
     let num_training = data
         .stickers
         .iter()
@@ -347,11 +378,11 @@ fn check<B: Backend>(
             "no pair is held out: nothing to measure on".into(),
         ));
     }
-    if num_training < config.batch_size || config.batch_size == 0 {
+    if num_training < config.batch_size {
         return Err(PretrainingError::Setting {
             key: "batch_size",
             found: config.batch_size.to_string(),
-            expected: "at least 1 and at most the number of training images",
+            expected: "at most the number of training images",
         });
     }
     Ok(side)
@@ -381,13 +412,6 @@ fn tokenizer<'a>(
         vocab_size,
         &kind,
     )?)
-}
-
-/// Start token, caption, end token.
-fn token_row(tokenizer: &TextTokenizer, sticker: &Sticker) -> Vec<u32> {
-    let mut row = tokenizer.encode(&caption(sticker));
-    row.extend(tokenizer.eos_id());
-    row
 }
 
 /// The network that `config` describes, with `longest` tokens of text at most.
@@ -461,50 +485,38 @@ fn network_config(
     })
 }
 
-/// Mean cross-entropy, `[1]`, of the words of `rows` (start token first) after the image and the words before them.
-fn loss<B: AutodiffBackend>(
+/// Mean cross-entropy, `[1]`, of what is to be learned of each lesson's words, after the projected queries
+/// `[batch, queries, width]` and the words before them.
+fn word_loss<B: AutodiffBackend>(
     network: &Blip2ForConditionalGeneration<B>,
-    pixels: Tensor<B, 4>,
-    rows: &[&[u32]],
-    frozen_tower: bool,
+    queries: Tensor<B, 3>,
+    lessons: &[Lesson],
 ) -> Result<Tensor<B, 1>, PretrainingError> {
-    let device = pixels.device();
-    let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let device = queries.device();
+    let longest = lessons.iter().map(|lesson| lesson.row.len()).max();
+    let longest = longest.unwrap_or(0);
     let padding = network.text_config().pad_token().unwrap_or(0);
-    let queries = network.num_query_tokens();
+    let num_queries = network.num_query_tokens();
     let mut tokens = TokenBatch {
         ids: Vec::new(),
         mask: Vec::new(),
     };
     let (mut targets, mut weights) = (Vec::new(), Vec::new());
-    for row in rows {
+    for Lesson { row, learned, .. } in lessons {
         let filling = longest - row.len();
-        tokens.ids.push(
-            [
-                vec![network.image_placeholder(); queries],
-                row.to_vec(),
-                vec![padding; filling],
-            ]
-            .concat(),
-        );
-        tokens
-            .mask
-            .push([vec![true; queries + row.len()], vec![false; filling]].concat());
-        targets.extend(
-            row[1..]
-                .iter()
-                .map(|id| i64::from(*id))
-                .chain(vec![i64::from(padding); filling]),
-        );
-        weights.extend([vec![1f32; row.len() - 1], vec![0f32; filling]].concat());
+        let placeholders = vec![network.image_placeholder(); num_queries];
+        let ids = [placeholders, row.clone(), vec![padding; filling]].concat();
+        let seen = vec![true; num_queries + row.len()];
+        tokens.ids.push(ids);
+        tokens.mask.push([seen, vec![false; filling]].concat());
+        for place in 1..longest {
+            targets.push(i64::from(*row.get(place).unwrap_or(&padding)));
+            weights.push(f32::from(learned.contains(&place)));
+        }
     }
-    let vision = match frozen_tower {
-        false => network.vision_model.forward(pixels),
-        true => Tensor::from_inner(network.vision_model.valid().forward(pixels.inner())),
-    };
-    let logits = network.read(network.ask(vision).language_projection, &tokens)?;
+    let logits = network.read(queries, &tokens)?;
     let [count, total, vocabulary] = logits.dims();
-    let words = logits.slice([0..count, queries..total - 1, 0..vocabulary]);
+    let words = logits.slice([0..count, num_queries..total - 1, 0..vocabulary]);
     let shape = [count, longest - 1];
     let targets = Tensor::<B, 2, Int>::from_data(TensorData::new(targets, shape), &device);
     let num_words: f32 = weights.iter().sum();

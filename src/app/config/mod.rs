@@ -122,11 +122,13 @@ impl RunConfig {
         within("baselines", self.baselines.validate())?;
         within("stickers", self.stickers.validate())?;
         within("pretrain.clip", self.pretrain.clip.validate())?;
+        within("pretrain.captioner", self.pretrain.captioner.validate())?;
         within(
             "pretrain.captioner.trainer",
             self.pretrain.captioner.trainer.validate(),
         )?;
         within("pretrain.llm", self.pretrain.llm.validate())?;
+        within("pretrain.vae", self.pretrain.vae.augmentation.validate())?;
         within("pretrain.vae.trainer", self.pretrain.vae.trainer.validate())?;
         within("pretrain.unet", self.pretrain.unet.validate())?;
         let recognisers = [
@@ -245,6 +247,29 @@ mod tests {
         assert_eq!(load_text("", &[argument]).unwrap(), expected);
         let file = "[pretrain.unet.trainer]\nsteps = 7\n";
         assert_eq!(load_text(file, &[]).unwrap(), expected);
+    }
+
+    #[test]
+    fn pictures_that_cannot_be_changed_as_asked_are_refused_before_a_run() {
+        for (argument, section) in [
+            ("pretrain.clip.augmentation.flip=2", "pretrain.clip"),
+            (
+                "pretrain.captioner.augmentation.erase=-1",
+                "pretrain.captioner",
+            ),
+            (
+                "pretrain.style_recogniser.augmentation.shift=-1",
+                "pretrain.style_recogniser",
+            ),
+            ("pretrain.vae.augmentation.scale=[1.1, 0.9]", "pretrain.vae"),
+            ("pretrain.unet.augmentation.unscaled=7", "pretrain.unet"),
+        ] {
+            let message = complaint("", &[argument]);
+            let key = argument.split('=').next().unwrap_or_default();
+            let key = key.trim_start_matches(section).trim_start_matches('.');
+            assert!(message.contains(&format!("[{section}]")), "{message}");
+            assert!(message.contains(&format!("`{key}`")), "{message}");
+        }
     }
 
     #[test]

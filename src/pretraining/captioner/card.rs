@@ -26,12 +26,13 @@ pub fn model_card<B: Backend>(
         true => "The vision tower started from the tiny CLIP's, whose card says what it has seen.",
         false => "Every part started from random weights.",
     };
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
     let extra = match report.num_extra_pictures {
         0 => String::new(),
         count => format!(
-            " {count} pictures of further glyphs from the same packages, none of them in the shipped set, made \
-{:.0} % of each step.",
-            100.0 * config.extra_share
+            "; {} of the pictures and pieces show one of {count} pictures of further glyphs from the same packages, none of them in the \
+shipped set",
+            percent(config.extra_share)
         ),
     };
     format!(
@@ -44,8 +45,11 @@ A BLIP-2 of {parameters} parameters in the layout of `transformers` (`Blip2ForCo
 byte-pair vocabulary of {vocabulary} tokens). It says what a sticker shows and in which style: \
 `a glossy 3d sticker of a hamburger, food`. Of other pictures it knows nothing.
 
-- **Data:** the training pairs of the sticker set (`assets/stickers/stickers.csv`, `held_out = false`), each picture \
-moved, turned, scaled, mirrored and partly hidden at random, under its canonical caption.{extra} {start}
+- **Data:** the training pairs of the sticker set (`assets/stickers/stickers.csv`, `held_out = false`). Labels are learned from \
+pictures that are moved, turned, scaled, tinted, mirrored and partly hidden at random, each after the words of a random style; styles, in {styles} of a step's \
+pictures, from whole pictures ({whole}) and from four pieces of different ones, mirrored and moved by whole pixels{extra}. {start}
+- **Beside the words:** linear heads, not kept, name glyph and style from the tower's patches and from the queries ({head_weight} times their \
+cross-entropies, answers smoothed by {smoothing}).
 - **Command:** `{command}`
 - **Seed** {seed}, **{steps} steps** of {batch} pictures; the weights are a running average, stored as f16.
 - **Hardware:** {hardware}
@@ -70,6 +74,10 @@ Captions that name the right thing, greedy decoding:
         seed = config.seed,
         steps = report.steps,
         batch = config.batch_size,
+        styles = percent(config.style_share),
+        whole = percent(config.whole_share),
+        head_weight = config.head_weight,
+        smoothing = config.label_smoothing,
         held_out = row("Held-out pairs", &report.held_out),
         training = row("Training pairs", &report.training),
     )
