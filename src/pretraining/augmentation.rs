@@ -38,6 +38,26 @@ impl Default for Augmentation {
 }
 
 impl Augmentation {
+    /// For what is known by its shape: all that leaves the shape is changed.
+    pub const STRONG: Self = Self {
+        flip: 0.5,
+        shift: 0.08,
+        scale: [0.75, 1.2],
+        rotation: 14.0,
+        colour: 0.2,
+        erase: 0.4,
+    };
+
+    /// For what is known by its edges and shades: mirrored and moved by whole pixels, since what blurs or tints would hide it.
+    pub const SHARP: Self = Self {
+        flip: 0.5,
+        shift: 0.08,
+        scale: [1.0, 1.0],
+        rotation: 0.0,
+        colour: 0.0,
+        erase: 0.0,
+    };
+
     /// Checks what the types cannot.
     ///
     /// # Errors

@@ -102,15 +102,7 @@ impl Default for CaptionerPretrainingConfig {
                 average_decay: 0.99,
                 ..TrainerConfig::default()
             },
-            // As strong as for the recogniser of glyphs.
-            augmentation: Augmentation {
-                flip: 0.5,
-                shift: 0.08,
-                scale: [0.75, 1.2],
-                rotation: 14.0,
-                colour: 0.2,
-                erase: 0.4,
-            },
+            augmentation: Augmentation::STRONG,
             batch_size: 64,
             style_share: 0.5,
             whole_share: 0.5,

@@ -78,14 +78,7 @@ impl RecogniserPretrainingConfig {
             },
             batch_size: 64,
             decoded_share: 0.5,
-            augmentation: Augmentation {
-                flip: 0.5,
-                shift: 0.08,
-                scale: [0.75, 1.2],
-                rotation: 14.0,
-                colour: 0.2,
-                erase: 0.4,
-            },
+            augmentation: Augmentation::STRONG,
             label_smoothing: 0.1,
             seed: 1,
         }
@@ -106,14 +99,7 @@ impl RecogniserPretrainingConfig {
                 steps: 1000,
                 ..glyphs.trainer
             },
-            augmentation: Augmentation {
-                flip: 0.5,
-                shift: 0.08,
-                scale: [1.0, 1.0],
-                rotation: 0.0,
-                colour: 0.0,
-                erase: 0.0,
-            },
+            augmentation: Augmentation::SHARP,
             ..glyphs
         }
     }

@@ -15,16 +15,6 @@ use crate::pretraining::extra::ExtraPictures;
 use crate::pretraining::vae::draw;
 use crate::text::TextTokenizer;
 
-/// Whole pictures of style are mirrored and moved by whole pixels: what blurs or tints a picture hides its style.
-const SHARP: Augmentation = Augmentation {
-    flip: 0.5,
-    shift: 0.08,
-    scale: [1.0, 1.0],
-    rotation: 0.0,
-    colour: 0.0,
-    erase: 0.0,
-};
-
 /// Pieces along each side of a picture that is put together.
 const PIECES: u32 = 2;
 
@@ -211,8 +201,8 @@ impl<'a> Curriculum<'a> {
             among.choose(random).expect("a style that is shown")
         };
         let pixels = match random.random_bool(config.whole_share) {
-            true => SHARP.apply(picture(random), random),
-            false => SHARP.apply(&mosaic(&mut picture, random), random),
+            true => Augmentation::SHARP.apply(picture(random), random),
+            false => Augmentation::SHARP.apply(&mosaic(&mut picture, random), random),
         };
         Lesson {
             pixels,
@@ -277,7 +267,7 @@ mod tests {
 
     fn config() -> CaptionerPretrainingConfig {
         CaptionerPretrainingConfig {
-            augmentation: SHARP,
+            augmentation: Augmentation::SHARP,
             batch_size: 6,
             ..Default::default()
         }
